@@ -1,0 +1,33 @@
+//! Alert rules over window results: inactive → pending → firing → resolved, in event time.
+//!
+//! Pure: `Alerts::evaluate` takes the rows of one closed window and returns the changes of state. An event's
+//! id and bytes depend on the input alone. A condition that is null ("no data") changes nothing.
+
+use crate::place::{Entries, Located};
+use crate::time::Span;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// One rule, as written in `alerts:`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The alert's name, which becomes the label `alertname`.
+    pub alert: Located<String>,
+    /// The window whose rows the rule looks at.
+    pub on: Located<String>,
+    /// The condition, over the window's columns.
+    pub when: Located<String>,
+    /// How long, in event time, the condition must hold before the alert fires.
+    #[serde(default, rename = "for")]
+    pub hold: Span,
+    /// How long, in event time, the alert goes on firing after the condition was last true.
+    #[serde(default)]
+    pub keep_firing_for: Span,
+    /// Labels added to those of the group; may be templates.
+    #[serde(default)]
+    pub labels: Entries<Located<String>>,
+    /// Texts for people: templates with `$labels` and `$values`.
+    #[serde(default)]
+    pub annotations: Entries<Located<String>>,
+}

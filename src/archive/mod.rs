@@ -1,0 +1,54 @@
+//! The archive: Parquet files under Hive partitions, visible only when whole.
+//!
+//! Rows are encoded into files in a staging folder as they come. A *seal* makes everything staged since the last one
+//! durable and visible at once: staged files are synced, one seal object names them together with the source
+//! positions that they cover, and only then they are renamed into place. What a crash leaves is finished or thrown
+//! away at the next start, by the newest seal. One thread owns an archive; only a [`Receipt`] says that rows are safe.
+//!
+//! [`Receipt`]: crate::record::receipt::Receipt
+
+use crate::place::Located;
+use crate::time::Span;
+use crate::units::ByteSize;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::num::NonZeroU64;
+
+/// `archive:` as written.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `file:///absolute/folder`, or a folder relative to the working directory.
+    pub url: Located<String>,
+    /// Hive partitions, outermost first: `date` and `hour` (of `ts`, in UTC) or text columns. Default `[date]`.
+    #[serde(default = "default_partitions")]
+    pub partition_by: Vec<Located<String>>,
+    #[serde(default)]
+    pub flush: FlushConfig,
+}
+
+/// When staged rows are sealed: whatever comes first, and at the end.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FlushConfig {
+    /// Time since the first row that is not sealed. Default 60s.
+    pub every: Span,
+    /// Staged rows. Default 1,000,000.
+    pub rows: NonZeroU64,
+    /// Staged bytes, encoded. Default 128MB.
+    pub bytes: ByteSize,
+}
+
+impl Default for FlushConfig {
+    fn default() -> Self {
+        Self {
+            every: Span::from_secs(60),
+            rows: NonZeroU64::new(1_000_000).expect("not zero"),
+            bytes: ByteSize(128_000_000),
+        }
+    }
+}
+
+fn default_partitions() -> Vec<Located<String>> {
+    vec![Located::nowhere("date".to_owned())]
+}

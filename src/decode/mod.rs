@@ -1,0 +1,53 @@
+//! Decoding: raw records → Arrow batches by the schema, or dead letters. Pure; the hot path of headrig.
+
+use crate::place::Located;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// `decode:` as written.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What the transport wraps around each record. Default none.
+    #[serde(default)]
+    pub envelope: Envelope,
+    /// What the record itself is. Default auto.
+    #[serde(default)]
+    pub format: Format,
+    /// The name of a built-in schema, or the path of a schema file. Default access.
+    #[serde(default = "default_schema")]
+    pub schema: Located<String>,
+    /// How times are written, tried in order: `rfc3339`, `epoch` (seconds, ms, µs or ns, told apart by size) or a
+    /// `strptime` pattern. Default rfc3339, then epoch.
+    #[serde(default)]
+    pub time_formats: Vec<Located<String>>,
+    /// The IANA zone of times written without one. Default UTC.
+    pub zone: Option<Located<String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Envelope {
+    /// Fly.io's JSON object, with the record as a string in `message`.
+    Fly,
+    #[default]
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// One JSON object; anything else is a dead letter.
+    Json,
+    /// `key=value key="another value"`.
+    Logfmt,
+    /// Any text.
+    Text,
+    /// JSON where it is JSON, else text.
+    #[default]
+    Auto,
+}
+
+fn default_schema() -> Located<String> {
+    Located::nowhere("access".to_owned())
+}

@@ -1,0 +1,303 @@
+//! SQL text → [`Expression`], with every mistake at its place.
+
+use super::Expression;
+use crate::place::{Located, Place, Problem, did_you_mean};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::session_state::SessionState;
+use datafusion::functions::core::expr_fn::nullif;
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, Volatility, cast, lit};
+use datafusion::sql::parser::DFParserBuilder;
+use datafusion::sql::sqlparser::ast::{Expr as Sql, ExprWithAlias, Ident, visit_expressions};
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+/// Compiles expressions. Making one registers DataFusion's functions (about a millisecond); share it.
+pub struct Compiler {
+    state: SessionState,
+}
+
+impl std::fmt::Debug for Compiler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Compiler")
+    }
+}
+
+impl Default for Compiler {
+    fn default() -> Self {
+        Self { state: SessionStateBuilder::new().with_default_features().build() }
+    }
+}
+
+impl Compiler {
+    /// Compiles `sql` over the columns of `schema`.
+    ///
+    /// # Errors
+    /// All unknown columns at once; else the first mistake of syntax, function or type.
+    pub fn compile(&self, sql: &Located<String>, schema: &SchemaRef) -> Result<Expression, Vec<Problem>> {
+        let parsed = parse(sql)?;
+        self.plan(sql, parsed, schema)
+    }
+
+    /// As [`Self::compile`], and refuses what is not true or false.
+    ///
+    /// # Errors
+    /// As [`Self::compile`]; and when the expression's type is not boolean.
+    pub fn predicate(&self, sql: &Located<String>, schema: &SchemaRef) -> Result<Expression, Vec<Problem>> {
+        let expression = self.compile(sql, schema)?;
+        require_boolean(sql, expression)
+    }
+
+    /// Plans a part of `sql` that was parsed already.
+    pub(super) fn plan(
+        &self,
+        sql: &Located<String>,
+        parsed: Sql,
+        schema: &SchemaRef,
+    ) -> Result<Expression, Vec<Problem>> {
+        let columns = check_names(sql, &parsed, schema)?;
+        let text = parsed.to_string();
+        let failed = |error: DataFusionError| vec![from_datafusion(sql, &error)];
+        let df_schema = DFSchema::try_from(schema.as_ref().clone()).map_err(failed)?;
+        let logical = self
+            .state
+            .create_logical_expr_from_sql_expr(ExprWithAlias { expr: parsed, alias: None }, &df_schema)
+            .map_err(failed)?;
+        refuse_volatile(sql, &logical)?;
+        let logical = fractional_division(logical, &df_schema).map_err(failed)?;
+        let physical = self.state.create_physical_expr(logical, &df_schema).map_err(failed)?;
+        let data_type = physical.data_type(schema).map_err(failed)?;
+        Ok(Expression { sql: text, physical, data_type, columns })
+    }
+}
+
+pub(super) fn require_boolean(sql: &Located<String>, expression: Expression) -> Result<Expression, Vec<Problem>> {
+    match expression.data_type {
+        DataType::Boolean => Ok(expression),
+        ref other => Err(vec![
+            sql.problem(format!("cannot use `{}` as a condition, its type is {other}", sql.value))
+                .hint("a condition is true or false: compare it with something, as in `status >= 500`"),
+        ]),
+    }
+}
+
+pub(super) fn parse(sql: &Located<String>) -> Result<Sql, Vec<Problem>> {
+    DFParserBuilder::new(sql.value.as_str())
+        .build()
+        .and_then(|mut parser| parser.parse_into_expr())
+        .map(|parsed| parsed.expr)
+        .map_err(|error| vec![from_datafusion(sql, &error)])
+}
+
+/// Looks every column up and returns those that are used.
+fn check_names(sql: &Located<String>, parsed: &Sql, schema: &Schema) -> Result<Vec<String>, Vec<Problem>> {
+    let mut used = BTreeSet::new();
+    let mut problems = Vec::new();
+    let _ = visit_expressions(parsed, |part| {
+        match part {
+            Sql::Identifier(ident) => check_name(sql, ident, schema, &mut used, &mut problems),
+            Sql::CompoundIdentifier(idents) => {
+                if let Some(ident) = idents.first() {
+                    problems.push(
+                        Problem::new(place_of(sql, ident), format!("cannot resolve `{part}`, columns are not nested"))
+                            .hint("use the column's name alone; fields of `attributes` are not columns"),
+                    );
+                }
+            }
+            Sql::Subquery(_) | Sql::Exists { .. } | Sql::InSubquery { .. } => {
+                problems.push(sql.problem("cannot use a subquery here, an expression sees one row at a time"));
+            }
+            _ => {}
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    if problems.is_empty() { Ok(used.into_iter().collect()) } else { Err(problems) }
+}
+
+fn check_name(
+    sql: &Located<String>,
+    ident: &Ident,
+    schema: &Schema,
+    used: &mut BTreeSet<String>,
+    problems: &mut Vec<Problem>,
+) {
+    let name = match ident.quote_style {
+        None => ident.value.to_lowercase(),
+        Some(_) => ident.value.clone(),
+    };
+    if schema.field_with_name(&name).is_ok() {
+        used.insert(name);
+        return;
+    }
+    let names = || schema.fields().iter().map(|f| f.name().as_str());
+    let hint = match did_you_mean(&name, names()) {
+        Some(close) => format!("did you mean `{close}`?"),
+        None if ident.quote_style == Some('"') => {
+            format!("\"…\" names a column; write '{}' for a text", ident.value)
+        }
+        None => format!("columns here: {}", names().collect::<Vec<_>>().join(", ")),
+    };
+    problems.push(Problem::new(place_of(sql, ident), format!("cannot find column `{}`", ident.value)).hint(hint));
+}
+
+fn place_of(sql: &Located<String>, ident: &Ident) -> Place {
+    let start = ident.span.start;
+    match (start.line, start.column) {
+        (0, _) | (_, 0) => sql.place,
+        (line, column) => sql.inside(line as u32 - 1, column as u32 - 1),
+    }
+}
+
+fn refuse_volatile(sql: &Located<String>, logical: &Expr) -> Result<(), Vec<Problem>> {
+    let mut problem = None;
+    let _ = logical.apply(|part| {
+        match part {
+            Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => {
+                problem = Some(
+                    sql.problem(format!("cannot use {}(), its value changes from call to call", call.func.name()))
+                        .hint("results must be the same when the same input is read again; compare with `ts`"),
+                );
+            }
+            Expr::AggregateFunction(call) => {
+                problem = Some(
+                    sql.problem(format!("cannot use the aggregate {}() on single rows", call.func.name()))
+                        .hint("aggregates stand under `windows: … aggregate:`"),
+                );
+            }
+            _ => {}
+        }
+        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+    });
+    problem.map_or(Ok(()), |problem| Err(vec![problem]))
+}
+
+/// Makes `/` between numbers a division of floats, as DuckDB does (`errors / requests` is a ratio), and a division by
+/// zero null: 0/0 is no data.
+fn fractional_division(logical: Expr, schema: &DFSchema) -> Result<Expr, DataFusionError> {
+    logical
+        .transform_up(|part| match part {
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right })
+                if left.get_type(schema)?.is_numeric() && right.get_type(schema)?.is_numeric() =>
+            {
+                let left = Box::new(cast(*left, DataType::Float64));
+                let right = Box::new(nullif(cast(*right, DataType::Float64), lit(0.0)));
+                Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right })))
+            }
+            other => Ok(Transformed::no(other)),
+        })
+        .map(|rewritten| rewritten.data)
+}
+
+/// DataFusion's message without its own prefixes, at the place that it names.
+fn from_datafusion(sql: &Located<String>, error: &DataFusionError) -> Problem {
+    let full = error.strip_backtrace();
+    let first = full.lines().next().unwrap_or_default();
+    let mut text = first.rsplit("Error: ").next().unwrap_or(first).trim().trim_end_matches('.').to_owned();
+    for prefix in
+        ["SQL error: ", "ParserError(\"", "TokenizerError(\"", "Error during planning: ", "sql parser error: "]
+    {
+        text = text.replace(prefix, "");
+    }
+    let text = text.trim_end_matches("\")").to_owned();
+    let (message, place) = match text.split_once(" at Line: ") {
+        Some((message, at)) => (message.to_owned(), parse_line_column(at).map(|(l, c)| sql.inside(l - 1, c - 1))),
+        None => (text, None),
+    };
+    let shown = sql.value.trim();
+    Problem::new(place.unwrap_or(sql.place), format!("cannot compile `{shown}`: {}", lower_first(&message)))
+}
+
+fn parse_line_column(at: &str) -> Option<(u32, u32)> {
+    let (line, column) = at.split_once(", Column: ")?;
+    let digits: String = column.chars().take_while(char::is_ascii_digit).collect();
+    Some((line.trim().parse().ok().filter(|l| *l > 0)?, digits.parse().ok().filter(|c| *c > 0)?))
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    match (chars.next(), chars.clone().next()) {
+        (Some(first), Some(second)) if first.is_uppercase() && second.is_lowercase() => {
+            first.to_lowercase().chain(chars).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+    use arrow::datatypes::Field;
+    use std::sync::Arc;
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![
+            Field::new("status", DataType::Int64, true),
+            Field::new("latency_ms", DataType::Float64, true),
+            Field::new("path", DataType::Utf8, true),
+        ]))
+    }
+
+    fn rows() -> RecordBatch {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from(vec![Some(200), Some(503), None])),
+            Arc::new(Float64Array::from(vec![Some(12.5), None, Some(2000.0)])),
+            Arc::new(StringArray::from(vec![Some("/a"), Some("/b"), None])),
+        ];
+        RecordBatch::try_new(schema(), columns).unwrap()
+    }
+
+    fn fails(sql: &str) -> Problem {
+        Compiler::default().compile(&Located::nowhere(sql.to_owned()), &schema()).unwrap_err().remove(0)
+    }
+
+    #[test]
+    fn predicates_follow_sql_null_rules() {
+        let sql = Located::nowhere("status >= 500 or path = '/a'".to_owned());
+        let mask = Compiler::default().predicate(&sql, &schema()).unwrap().evaluate_mask(&rows()).unwrap();
+        assert_eq!(mask.iter().collect::<Vec<_>>(), [Some(true), Some(true), None]);
+    }
+
+    #[test]
+    fn division_of_integers_is_a_ratio() {
+        let sql = Located::nowhere("status / 1000".to_owned());
+        let values = Compiler::default().compile(&sql, &schema()).unwrap().evaluate(&rows()).unwrap();
+        let values = values.as_any().downcast_ref::<Float64Array>().unwrap();
+        assert_eq!(values.value(0), 0.2);
+        let sql = Located::nowhere("(status - status) / (latency_ms - latency_ms)".to_owned());
+        let values = Compiler::default().compile(&sql, &schema()).unwrap().evaluate(&rows()).unwrap();
+        assert_eq!(values.null_count(), 3, "0/0 is no data");
+    }
+
+    #[test]
+    fn a_slip_is_found_at_its_place() {
+        let problem = fails("path = '/a' and statsu > 3");
+        assert_eq!(problem.place.to_string(), "1:17");
+        assert_eq!(problem.hint.as_deref(), Some("did you mean `status`?"));
+    }
+
+    #[test]
+    fn mistakes_are_refused_with_a_reason() {
+        for (sql, expected) in [
+            ("status >", "cannot compile"),
+            ("nosuch(status)", "cannot compile"),
+            ("now() > ts", "cannot find column"),
+            ("random() > 0.5", "cannot use random()"),
+            ("count(*) > 1", "cannot use the aggregate count()"),
+            ("a.b = 1", "cannot resolve `a.b`"),
+            ("path + 1 = 'x' - path", "cannot compile"),
+        ] {
+            let problem = fails(sql);
+            assert!(problem.message.starts_with(expected), "{sql}: {}", problem.message);
+        }
+    }
+
+    #[test]
+    fn a_condition_must_be_boolean() {
+        let sql = Located::nowhere("status + 1".to_owned());
+        assert!(Compiler::default().predicate(&sql, &schema()).is_err());
+    }
+}

@@ -1,0 +1,20 @@
+//! headrig: logs in at the top, boards out at the bottom.
+pub mod alert;
+pub mod archive;
+pub mod command;
+pub mod config;
+pub mod decode;
+pub mod expression;
+pub mod limits;
+pub mod metric;
+pub mod place;
+pub mod record;
+pub mod server;
+pub mod sink;
+pub mod source;
+pub mod telemetry;
+pub mod time;
+pub mod topology;
+pub mod transform;
+pub mod units;
+pub mod window;

@@ -1,0 +1,67 @@
+//! Every cap of the system, each with its unit and reason. What happens at a cap is said here and counted there.
+
+use crate::time::Span;
+
+/// Longest record in bytes, its line end not counted. NATS' default maximum message is 1 MB; a longer line is no log
+/// line. A longer record becomes a dead letter (`too_long`) of which this much is kept.
+pub const RECORD_BYTES: usize = 1 << 20;
+
+/// Bytes that a source puts into one batch, at least one record. Large enough that per-batch work vanishes, small
+/// enough that a batch and its columns stay in a 2 MB L2 cache.
+pub const BATCH_BYTES: usize = 1 << 20;
+
+/// Records in one batch, for sources of short lines.
+pub const BATCH_RECORDS: usize = 8_192;
+
+/// How long a source waits for more before it hands on a batch that is not full. Adds to alert latency.
+pub const BATCH_WAIT: Span = Span::from_micros(100_000);
+
+/// Batches waiting between a source and the decoder, per pipeline. With [`BATCH_BYTES`], this bounds memory there.
+pub const RAW_QUEUE: usize = 4;
+
+/// Decoded batches waiting for the archive.
+pub const ARCHIVE_QUEUE: usize = 4;
+
+/// Alert events waiting for one receiver. When it is full the pipeline waits: an alert is never thrown away.
+pub const ALERT_QUEUE: usize = 1_024;
+
+/// Depth of nested JSON in a record; deeper is not JSON to us. Protects the stack from hostile input.
+pub const JSON_DEPTH: usize = 64;
+
+/// A stamp further ahead of the envelope's, the broker's or the arrival's time than this is not usable.
+pub const MAX_FUTURE: Span = Span::from_secs(300);
+
+/// Metric series of one pipeline, all metrics together. More go to `_other_` and are counted.
+pub const SERIES_PER_PIPELINE: usize = 10_000;
+
+/// Metric series of one metric, so that one label cannot take the whole pipeline's share.
+pub const SERIES_PER_METRIC: usize = 2_000;
+
+/// Bytes of a metric label's value; Prometheus hosts refuse more than 2,048. Longer values are cut at a character.
+pub const LABEL_VALUE_BYTES: usize = 1_024;
+
+/// Groups that one window definition holds open at a time; records of further groups are counted as dropped
+/// (`window_groups`) and stay in the archive.
+pub const GROUPS_PER_WINDOW: usize = 100_000;
+
+/// A partition that has been silent for this long doesn't hold event time back any more.
+pub const IDLE_AFTER: Span = Span::from_secs(30);
+
+/// Parquet writers open at a time (one per Hive partition). One more closes the one written least recently.
+pub const OPEN_WRITERS: usize = 16;
+
+/// Rows of a Parquet row group.
+pub const ROW_GROUP_ROWS: usize = 131_072;
+
+/// Bytes (encoded, estimated) of a row group that is being built; it is closed before it grows larger. With
+/// [`OPEN_WRITERS`] this bounds the archive's memory.
+pub const ROW_GROUP_BYTES: usize = 32 << 20;
+
+/// How often stored and waiting rows are looked at for a flush by time.
+pub const TICK: Span = Span::from_micros(200_000);
+
+/// Default of `--drain-timeout`: how long a shutdown may take before it is cut off.
+pub const DRAIN: Span = Span::from_secs(30);
+
+/// Bytes of a pipeline or schema file; a larger one is a mistake.
+pub const CONFIG_BYTES: u64 = 1 << 20;

@@ -1,0 +1,152 @@
+//! How far the event time of a stream has come.
+//!
+//! Each source partition has come as far as its largest event time. The stream has come as far as the one that
+//! lags most among the partitions that still deliver; partitions that ended or fell idle don't count. The
+//! result never goes back. A window's watermark is this clock less the window's own `lateness` (the model is
+//! Akidau et al., "The Dataflow Model", VLDB 2015, with Flink's bounded out-of-orderness per partition).
+
+use super::EventTime;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Activity {
+    Active,
+    Idle,
+    Ended,
+}
+
+#[derive(Debug, Clone)]
+struct Progress {
+    largest: Option<EventTime>,
+    activity: Activity,
+}
+
+/// The event-time clock of one pipeline, over the partitions of all its sources.
+#[derive(Debug, Clone, Default)]
+pub struct StreamClock {
+    partitions: Vec<Progress>,
+    current: Option<EventTime>,
+}
+
+impl StreamClock {
+    /// Adds a partition and returns its number. It holds the clock back until its first record, idleness or end.
+    pub fn register(&mut self) -> usize {
+        self.partitions.push(Progress { largest: None, activity: Activity::Active });
+        self.partitions.len() - 1
+    }
+
+    /// The clock's reading; `None` until every active partition has delivered something.
+    pub fn now(&self) -> Option<EventTime> {
+        self.current
+    }
+
+    /// Takes the event times of the next records of `partition`, in order, and calls `each` with the clock's
+    /// reading after each of them.
+    pub fn observe(
+        &mut self,
+        partition: usize,
+        stamps: impl IntoIterator<Item = EventTime>,
+        mut each: impl FnMut(Option<EventTime>),
+    ) {
+        self.partitions[partition].activity = Activity::Active;
+        let others = self.least_of_others(partition);
+        let mut largest = self.partitions[partition].largest;
+        for stamp in stamps {
+            largest = largest.max(Some(stamp));
+            let reading = match others {
+                Others::None => largest,
+                Others::Silent => None,
+                Others::Least(least) => largest.map(|own| own.min(least)),
+            };
+            self.current = self.current.max(reading);
+            each(self.current);
+        }
+        self.partitions[partition].largest = largest;
+    }
+
+    /// Says that `partition` has been silent for so long that nobody should wait for it.
+    pub fn set_idle(&mut self, partition: usize) {
+        if self.partitions[partition].activity == Activity::Active {
+            self.partitions[partition].activity = Activity::Idle;
+            self.recompute();
+        }
+    }
+
+    /// Says that `partition` will deliver nothing more.
+    pub fn set_ended(&mut self, partition: usize) {
+        self.partitions[partition].activity = Activity::Ended;
+        self.recompute();
+    }
+
+    fn recompute(&mut self) {
+        if let Others::Least(least) = self.least_of_others(usize::MAX) {
+            self.current = self.current.max(Some(least));
+        }
+    }
+
+    fn least_of_others(&self, partition: usize) -> Others {
+        let mut least = Others::None;
+        for (number, progress) in self.partitions.iter().enumerate() {
+            if number == partition || progress.activity != Activity::Active {
+                continue;
+            }
+            least = match (least, progress.largest) {
+                (_, None) => return Others::Silent,
+                (Others::Least(a), Some(b)) => Others::Least(a.min(b)),
+                (_, Some(b)) => Others::Least(b),
+            };
+        }
+        least
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Others {
+    /// No other partition is active.
+    None,
+    /// An active one has delivered nothing yet.
+    Silent,
+    Least(EventTime),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> EventTime {
+        EventTime::from_micros(second * 1_000_000)
+    }
+
+    fn feed(clock: &mut StreamClock, partition: usize, seconds: &[i64]) -> Vec<Option<EventTime>> {
+        let mut readings = Vec::new();
+        clock.observe(partition, seconds.iter().map(|s| at(*s)), |reading| readings.push(reading));
+        readings
+    }
+
+    #[test]
+    fn one_partition_reads_its_running_maximum() {
+        let mut clock = StreamClock::default();
+        let p = clock.register();
+        assert_eq!(feed(&mut clock, p, &[5, 3, 9, 7]), [Some(at(5)), Some(at(5)), Some(at(9)), Some(at(9))]);
+    }
+
+    #[test]
+    fn a_silent_partition_holds_the_clock_until_it_ends_or_idles() {
+        let mut clock = StreamClock::default();
+        let (a, b) = (clock.register(), clock.register());
+        assert_eq!(feed(&mut clock, a, &[10]), [None]);
+        clock.set_idle(b);
+        assert_eq!(clock.now(), Some(at(10)));
+        assert_eq!(feed(&mut clock, b, &[4]), [Some(at(10))], "it never goes back");
+        assert_eq!(feed(&mut clock, a, &[20]), [Some(at(10))], "a returning partition is waited for again");
+        clock.set_ended(b);
+        assert_eq!(clock.now(), Some(at(20)));
+    }
+
+    #[test]
+    fn the_slowest_partition_counts() {
+        let mut clock = StreamClock::default();
+        let (a, b) = (clock.register(), clock.register());
+        feed(&mut clock, a, &[100]);
+        assert_eq!(feed(&mut clock, b, &[50, 120]), [Some(at(50)), Some(at(100))]);
+    }
+}

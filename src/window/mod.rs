@@ -1,0 +1,50 @@
+//! Windows: events → aggregates per group and window, in event time.
+//!
+//! Pure: time comes with the batches (`EventBatch::clock`), nothing reads a clock, nothing runs in the background.
+//! Results don't depend on how the input was cut into batches: a record is placed, or found late, by the clock's
+//! reading at that record, and closed windows come out in the order in which that clock closes them.
+
+use crate::place::{Entries, Located};
+use crate::time::Span;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// One window definition, as written in `windows:`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub name: Located<String>,
+    pub kind: Kind,
+    /// Length of the window, half-open `[start, end)`.
+    pub size: Located<Span>,
+    /// Sliding windows: the distance between the starts of two neighbours.
+    pub every: Option<Located<Span>>,
+    /// How far behind the newest event a record may be and still count. Default 30s.
+    #[serde(default = "default_lateness")]
+    pub lateness: Span,
+    /// Only records for which this condition is true.
+    #[serde(rename = "where")]
+    pub condition: Option<Located<String>>,
+    /// Columns; one result row per combination of their values (null is a value of its own).
+    #[serde(default)]
+    pub group_by: Vec<Located<String>>,
+    /// Result column → aggregate call, as in `errors: count(*) filter (where status >= 500)`.
+    pub aggregate: Entries<Located<String>>,
+    /// Result column → expression over group columns, aggregates and the derived values before it.
+    #[serde(default)]
+    pub derive: Entries<Located<String>>,
+}
+
+fn default_lateness() -> Span {
+    Span::from_secs(30)
+}
+
+/// How windows lie in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// One after the other, aligned to the epoch.
+    Tumbling,
+    /// Overlapping: one starts at each multiple of `every`.
+    Sliding,
+}
