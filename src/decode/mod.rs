@@ -1,4 +1,23 @@
 //! Decoding: raw records → Arrow batches by the schema, or dead letters. Pure; the hot path of headrig.
+//!
+//! The way of a record: [`Decoder`] copies it into a parser's buffer, simd-json turns the envelope into a tape
+//! (`tape`), `envelope` takes it apart, the message inside goes the same way, `fields` finds the column of each key and
+//! `row` appends the values. Nothing is allocated per record but what the columns themselves need; nothing is thrown
+//! away: a value that fits no column ends in `attributes`, a record that is no row ends as a dead letter.
+
+mod columns;
+mod decoder;
+mod envelope;
+mod fields;
+mod logfmt;
+mod plan;
+mod row;
+mod tape;
+mod timestamp;
+
+pub use decoder::{Counts, Decoded, Decoder};
+pub use plan::Plan;
+pub use timestamp::{TimeFormat, TimeFormats};
 
 use crate::place::Located;
 use schemars::JsonSchema;

@@ -1,0 +1,128 @@
+//! `decode:` checked: formats and zone resolved.
+
+use super::{Config, Envelope, Format, TimeFormat, TimeFormats};
+use crate::place::{Located, Problem, did_you_mean};
+use crate::record::schema::Schema;
+use jiff::fmt::strtime;
+use jiff::tz::TimeZone;
+use std::sync::Arc;
+
+/// How a pipeline decodes.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub envelope: Envelope,
+    pub format: Format,
+    pub schema: Arc<Schema>,
+    pub times: TimeFormats,
+}
+
+impl Config {
+    /// Resolves the time formats and the zone.
+    ///
+    /// # Errors
+    /// Each format and zone that is not known.
+    pub fn build(&self, schema: Arc<Schema>) -> Result<Plan, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let mut formats = Vec::new();
+        for text in &self.time_formats {
+            match time_format(text) {
+                Ok(format) => formats.push(format),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if self.time_formats.is_empty() {
+            formats = vec![TimeFormat::Rfc3339, TimeFormat::Epoch];
+        }
+        let zone = match &self.zone {
+            None => TimeZone::UTC,
+            Some(name) => TimeZone::get(&name.value).unwrap_or_else(|_| {
+                problems.push(unknown_zone(name));
+                TimeZone::UTC
+            }),
+        };
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Plan { envelope: self.envelope, format: self.format, schema, times: TimeFormats::new(formats, zone) })
+    }
+}
+
+fn time_format(text: &Located<String>) -> Result<TimeFormat, Problem> {
+    match text.value.as_str() {
+        "rfc3339" => Ok(TimeFormat::Rfc3339),
+        "epoch" => Ok(TimeFormat::Epoch),
+        pattern if pattern.contains('%') => {
+            // Formatting a full time runs through every directive of the pattern.
+            let sample = TimeZone::UTC.to_datetime(jiff::Timestamp::UNIX_EPOCH).to_zoned(TimeZone::UTC);
+            let tried =
+                sample.map_err(|e| e.to_string()).and_then(|s| strtime::format(pattern, &s).map_err(|e| e.to_string()));
+            match tried {
+                Ok(_) => Ok(TimeFormat::Pattern(pattern.to_owned())),
+                Err(error) => Err(text
+                    .problem(format!("cannot use {pattern:?} as a time pattern: {error}"))
+                    .hint("strptime directives, as in \"%Y-%m-%d %H:%M:%S\"")),
+            }
+        }
+        other => {
+            let hint = match did_you_mean(other, ["rfc3339", "epoch"]) {
+                Some(close) => format!("did you mean `{close}`?"),
+                None => "expected rfc3339, epoch or a strptime pattern, as in \"%Y-%m-%d %H:%M:%S\"".to_owned(),
+            };
+            Err(text.problem(format!("cannot use {other:?} as a time format")).hint(hint))
+        }
+    }
+}
+
+fn unknown_zone(name: &Located<String>) -> Problem {
+    let known: Vec<String> = jiff::tz::db().available().map(|zone| zone.as_str().to_owned()).collect();
+    let hint = match did_you_mean(&name.value, known.iter().map(String::as_str)) {
+        Some(close) => format!("did you mean `{close}`?"),
+        None => "an IANA time zone, as in Asia/Tokyo".to_owned(),
+    };
+    name.problem(format!("cannot find time zone {:?}", name.value)).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::schema::{BUILT_IN, Column};
+
+    fn check(formats: &[&str], zone: Option<&str>, expected: Result<(), (&str, &str)>) {
+        let column = |(name, kind): &(&str, _)| Column {
+            name: (*name).to_owned(),
+            kind: *kind,
+            from: Vec::new(),
+            unit: None,
+            dictionary: false,
+            bloom: false,
+            required: false,
+            high_cardinality: false,
+            description: None,
+        };
+        let config = Config {
+            envelope: Envelope::None,
+            format: Format::Auto,
+            schema: Located::nowhere("access".into()),
+            time_formats: formats.iter().map(|f| Located::nowhere((*f).to_owned())).collect(),
+            zone: zone.map(|z| Located::nowhere(z.to_owned())),
+        };
+        let built = config.build(Arc::new(Schema::new("t", 1, BUILT_IN.iter().map(column).collect())));
+        match (built, expected) {
+            (Ok(_), Ok(())) => {}
+            (Err(problems), Err((message, hint))) => {
+                assert!(problems[0].message.starts_with(message), "{}", problems[0].message);
+                assert!(problems[0].hint.as_deref().unwrap_or("").contains(hint), "{:?}", problems[0].hint);
+            }
+            (built, expected) => panic!("{formats:?} {zone:?}: {built:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn formats_and_zones_are_checked() {
+        check(&[], None, Ok(()));
+        check(&["rfc3339", "epoch", "%Y-%m-%d %H:%M:%S"], Some("Asia/Tokyo"), Ok(()));
+        check(&["rfc3393"], None, Err(("cannot use \"rfc3393\" as a time format", "did you mean `rfc3339`?")));
+        check(&["%Y-%!"], None, Err(("cannot use \"%Y-%!\" as a time pattern", "strptime")));
+        check(&[], Some("Asia/Tokio"), Err(("cannot find time zone \"Asia/Tokio\"", "did you mean `Asia/Tokyo`?")));
+    }
+}

@@ -1,0 +1,433 @@
+//! One record → one row: values into their columns, everything else into `attributes`.
+
+use super::columns::{Builder, Columns};
+use super::envelope::Parts;
+use super::fields::Fields;
+use super::tape::{behind, kind, members, text, write_json, write_text};
+use super::timestamp::TimeFormats;
+use crate::limits;
+use crate::record::dead::DeadReason;
+use crate::record::schema::Schema;
+use crate::time::EventTime;
+use arrow::array::RecordBatch;
+use simd_json::{Node, StaticNode};
+use std::sync::Arc;
+
+const TS: usize = 0;
+const TS_SOURCE: usize = 1;
+const INGEST_TS: usize = 2;
+const APP: usize = 3;
+const LEVEL: usize = 8;
+const MESSAGE: usize = 10;
+const ATTRIBUTES: usize = 11;
+
+/// What is known of a record besides its own text.
+#[derive(Debug)]
+pub(super) struct Context<'e, 'i> {
+    /// The envelope's nodes, its parts, and which of its values have no column.
+    pub(super) envelope: Option<(&'e [Node<'i>], &'e Parts<'i>, &'e [usize])>,
+    pub(super) broker_time: Option<EventTime>,
+    pub(super) arrival: EventTime,
+    /// Whether values are text that has to be read (logfmt), not typed values (JSON).
+    pub(super) untyped: bool,
+}
+
+/// The record's own content.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Content<'e, 'i> {
+    /// An object in a tape, and the index at which it starts.
+    Object(&'e [Node<'i>], usize),
+    Text(&'e str),
+}
+
+/// What was wrong with a row that was kept all the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Flaws {
+    /// A value of another type than its column's.
+    pub(super) type_clash: bool,
+    /// A time that cannot be read.
+    pub(super) bad_timestamp: bool,
+    /// A time too far ahead to be used.
+    pub(super) future_timestamp: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    generation: u32,
+    rank: u8,
+    value_at: usize,
+}
+
+/// Writes rows into columns. All memory is kept between records.
+#[derive(Debug)]
+pub(super) struct Rows {
+    schema: Arc<Schema>,
+    fields: Fields,
+    columns: Columns,
+    times: TimeFormats,
+    /// For each column, where its value stands in the record, when `generation` is the current one.
+    slots: Vec<Slot>,
+    generation: u32,
+    /// Values that lost their column to another one.
+    displaced: Vec<usize>,
+    /// The members of `attributes`, without braces, each followed by a comma.
+    attributes: Vec<u8>,
+    has_required: bool,
+}
+
+impl Rows {
+    pub(super) fn new(schema: Arc<Schema>, times: TimeFormats) -> Self {
+        Self {
+            fields: Fields::new(&schema),
+            columns: Columns::new(&schema),
+            slots: vec![Slot::default(); schema.columns.len()],
+            has_required: schema.columns.iter().any(|column| column.required),
+            generation: 0,
+            displaced: Vec::new(),
+            attributes: Vec::new(),
+            times,
+            schema,
+        }
+    }
+
+    /// The rows since the last call.
+    pub(super) fn finish(&mut self) -> RecordBatch {
+        self.columns.finish()
+    }
+
+    /// Appends one row.
+    ///
+    /// # Errors
+    /// When a required column is missing; nothing was appended then.
+    pub(super) fn append(
+        &mut self,
+        content: Content<'_, '_>,
+        context: &Context<'_, '_>,
+    ) -> Result<Flaws, (DeadReason, String)> {
+        let mut flaws = Flaws::default();
+        self.generation = self.generation.wrapping_add(1);
+        self.displaced.clear();
+        self.attributes.clear();
+        let (nodes, message): (&[Node<'_>], _) = match content {
+            Content::Object(nodes, at) => {
+                self.scan(nodes, at, 0);
+                (nodes, None)
+            }
+            Content::Text(message) => (&[], Some(message)),
+        };
+        if self.has_required {
+            self.check_required(nodes, context.untyped)?;
+        }
+        self.append_times(nodes, context, &mut flaws);
+        self.append_built_in(nodes, message, context, &mut flaws);
+        for column in ATTRIBUTES + 1..self.slots.len() {
+            self.append_field(nodes, column, context.untyped, &mut flaws);
+        }
+        self.append_attributes(nodes, context);
+        Ok(flaws)
+    }
+
+    /// Finds the column of each member; what has none goes to `attributes` at once.
+    fn scan(&mut self, nodes: &[Node<'_>], object: usize, table: u16) {
+        members(nodes, object, |place, key, at| {
+            let action = self.fields.find(table, place, key).unwrap_or_default();
+            match (action.table, action.column) {
+                (Some(table), _) if matches!(nodes[at], Node::Object { .. }) => self.descend(nodes, key, at, table),
+                (_, Some((column, rank))) => self.take_slot(usize::from(column), rank, at),
+                _ => self.add_attribute(key, nodes, at),
+            }
+        });
+    }
+
+    fn descend(&mut self, nodes: &[Node<'_>], key: &str, at: usize, table: u16) {
+        let before = self.attributes.len();
+        write_text(key, &mut self.attributes);
+        self.attributes.extend_from_slice(b":{");
+        let opened = self.attributes.len();
+        self.scan(nodes, at, table);
+        if self.attributes.len() == opened {
+            self.attributes.truncate(before);
+        } else {
+            self.attributes.pop();
+            self.attributes.extend_from_slice(b"},");
+        }
+    }
+
+    /// Of several keys of a column, the one that its `from` list names first wins; of equal ones the later.
+    fn take_slot(&mut self, column: usize, rank: u8, value_at: usize) {
+        let slot = &mut self.slots[column];
+        if slot.generation != self.generation {
+            *slot = Slot { generation: self.generation, rank, value_at };
+        } else if rank <= slot.rank {
+            self.displaced.push(std::mem::replace(&mut slot.value_at, value_at));
+            slot.rank = rank;
+        } else {
+            self.displaced.push(value_at);
+        }
+    }
+
+    fn slot(&self, column: usize) -> Option<usize> {
+        let slot = self.slots[column];
+        (slot.generation == self.generation).then_some(slot.value_at)
+    }
+
+    fn check_required(&self, nodes: &[Node<'_>], untyped: bool) -> Result<(), (DeadReason, String)> {
+        for (index, column) in self.schema.columns.iter().enumerate().filter(|(_, column)| column.required) {
+            let found = match self.slot(index) {
+                None => "is missing".to_owned(),
+                Some(at) if !fits(&self.columns.builders[index], nodes, at, untyped, &self.times) => {
+                    format!("is {}, not {}", kind(nodes, at), column.kind.as_str())
+                }
+                Some(_) => continue,
+            };
+            return Err((DeadReason::MissingRequired, format!("required column {} {found}", column.name)));
+        }
+        Ok(())
+    }
+
+    fn append_times(&mut self, nodes: &[Node<'_>], context: &Context<'_, '_>, flaws: &mut Flaws) {
+        let own_at = self.slot(TS).filter(|at| !matches!(nodes[*at], Node::Static(StaticNode::Null)));
+        let own = own_at.map(|at| read_time(nodes, at, &self.times));
+        let envelope = context.envelope.and_then(|(_, parts, _)| parts.timestamp);
+        let candidates = Candidates {
+            own: own.flatten(),
+            envelope: envelope.and_then(|text| self.times.read_text(text)),
+            broker: context.broker_time,
+            arrival: context.arrival,
+        };
+        let chosen = candidates.choose();
+        if let Some(at) = own_at {
+            flaws.bad_timestamp |= own == Some(None);
+            flaws.future_timestamp |= chosen.own_is_future;
+            if own == Some(None) || chosen.own_is_future {
+                self.displaced.push(at);
+            }
+        }
+        if let Some(text) = envelope
+            && (candidates.envelope.is_none() || chosen.envelope_is_future)
+        {
+            flaws.bad_timestamp |= candidates.envelope.is_none();
+            flaws.future_timestamp |= chosen.envelope_is_future;
+            self.attributes.extend_from_slice(b"\"envelope_timestamp\":");
+            write_text(text, &mut self.attributes);
+            self.attributes.push(b',');
+        }
+        self.columns.builders[TS].append_micros(chosen.time.micros());
+        self.columns.builders[TS_SOURCE].append_text(Some(chosen.source));
+        self.columns.builders[INGEST_TS].append_micros(context.broker_time.unwrap_or(context.arrival).micros());
+    }
+
+    fn append_built_in(
+        &mut self,
+        nodes: &[Node<'_>],
+        message: Option<&str>,
+        context: &Context<'_, '_>,
+        flaws: &mut Flaws,
+    ) {
+        let no_parts = Parts::default();
+        let parts = context.envelope.map_or(&no_parts, |(_, parts, _)| parts);
+        let given = [parts.app, parts.instance, parts.region, parts.host, parts.provider];
+        for (column, value) in (APP..LEVEL).zip(given) {
+            match value {
+                Some(value) => {
+                    self.displaced.extend(self.slot(column));
+                    self.columns.builders[column].append_text(Some(value));
+                }
+                None => self.append_field(nodes, column, context.untyped, flaws),
+            }
+        }
+        match (self.slot(LEVEL), parts.level) {
+            (None, Some(level)) => self.columns.builders[LEVEL].append_text(Some(level)),
+            _ => self.append_field(nodes, LEVEL, context.untyped, flaws),
+        }
+        for column in LEVEL + 1..MESSAGE {
+            self.append_field(nodes, column, context.untyped, flaws);
+        }
+        match message {
+            Some(message) => self.columns.builders[MESSAGE].append_text(Some(message)),
+            None => self.append_field(nodes, MESSAGE, context.untyped, flaws),
+        }
+    }
+
+    fn append_field(&mut self, nodes: &[Node<'_>], column: usize, untyped: bool, flaws: &mut Flaws) {
+        let builder = &mut self.columns.builders[column];
+        let Some(at) = self.slots.get(column).filter(|s| s.generation == self.generation).map(|s| s.value_at) else {
+            builder.append_null();
+            return;
+        };
+        if !append_value(builder, nodes, at, untyped, &self.times) {
+            builder.append_null();
+            flaws.type_clash = true;
+            self.displaced.push(at);
+        }
+    }
+
+    fn append_attributes(&mut self, nodes: &[Node<'_>], context: &Context<'_, '_>) {
+        for index in 0..self.displaced.len() {
+            let at = self.displaced[index];
+            let key = text(nodes, at - 1).expect("a member's key stands before its value");
+            self.add_attribute(key, nodes, at);
+        }
+        if let Some((nodes, _, unknown)) = context.envelope
+            && !unknown.is_empty()
+        {
+            self.attributes.extend_from_slice(b"\"envelope\":{");
+            for at in unknown {
+                self.add_attribute(text(nodes, at - 1).expect("a member's key stands before its value"), nodes, *at);
+            }
+            self.attributes.pop();
+            self.attributes.extend_from_slice(b"},");
+        }
+        if self.attributes.is_empty() {
+            self.columns.builders[ATTRIBUTES].append_null();
+            return;
+        }
+        self.attributes.insert(0, b'{');
+        *self.attributes.last_mut().expect("it is not empty") = b'}';
+        let text = std::str::from_utf8(&self.attributes).expect("JSON is written as UTF-8");
+        self.columns.builders[ATTRIBUTES].append_text(Some(text));
+    }
+
+    fn add_attribute(&mut self, key: &str, nodes: &[Node<'_>], at: usize) {
+        write_text(key, &mut self.attributes);
+        self.attributes.push(b':');
+        write_json(nodes, at, &mut self.attributes);
+        self.attributes.push(b',');
+    }
+}
+
+/// The times that a record could have.
+#[derive(Debug, Clone, Copy)]
+struct Candidates {
+    own: Option<EventTime>,
+    envelope: Option<EventTime>,
+    broker: Option<EventTime>,
+    arrival: EventTime,
+}
+
+#[derive(Debug)]
+struct Chosen {
+    time: EventTime,
+    source: &'static str,
+    own_is_future: bool,
+    envelope_is_future: bool,
+}
+
+impl Candidates {
+    /// The record's own time, else the envelope's, the broker's, that of arrival. One that lies more than `MAX_FUTURE`
+    /// after the next usable one behind it is not usable.
+    fn choose(self) -> Chosen {
+        let usable = |time: EventTime, reference: EventTime| time <= reference + limits::MAX_FUTURE;
+        let mut chosen =
+            Chosen { time: self.arrival, source: "arrival", own_is_future: false, envelope_is_future: false };
+        if let Some(broker) = self.broker.filter(|time| usable(*time, chosen.time)) {
+            (chosen.time, chosen.source) = (broker, "broker");
+        }
+        if let Some(envelope) = self.envelope {
+            chosen.envelope_is_future = !usable(envelope, chosen.time);
+            if !chosen.envelope_is_future {
+                (chosen.time, chosen.source) = (envelope, "envelope");
+            }
+        }
+        if let Some(own) = self.own {
+            chosen.own_is_future = !usable(own, chosen.time);
+            if !chosen.own_is_future {
+                (chosen.time, chosen.source) = (own, "event");
+            }
+        }
+        chosen
+    }
+}
+
+fn read_time(nodes: &[Node<'_>], at: usize, times: &TimeFormats) -> Option<EventTime> {
+    match nodes[at] {
+        Node::String(text) => times.read_text(text),
+        Node::Static(StaticNode::I64(number)) => times.read_int(number),
+        Node::Static(StaticNode::U64(number)) => i64::try_from(number).ok().and_then(|n| times.read_int(n)),
+        Node::Static(StaticNode::F64(number)) => times.read_float(f64::from(number)),
+        _ => None,
+    }
+}
+
+fn as_int(node: Node<'_>, untyped: bool) -> Option<i64> {
+    match node {
+        Node::Static(StaticNode::I64(number)) => Some(number),
+        Node::Static(StaticNode::U64(number)) => i64::try_from(number).ok(),
+        // 200.0 is how some encoders write 200; up to 2^53 nothing is lost.
+        Node::Static(StaticNode::F64(number)) => {
+            let number = f64::from(number);
+            (number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0).then_some(number as i64)
+        }
+        Node::String(text) if untyped => text.parse().ok(),
+        _ => None,
+    }
+}
+
+fn as_float(node: Node<'_>, untyped: bool) -> Option<f64> {
+    match node {
+        Node::Static(StaticNode::I64(number)) => Some(number as f64),
+        Node::Static(StaticNode::U64(number)) => Some(number as f64),
+        Node::Static(StaticNode::F64(number)) => Some(f64::from(number)),
+        Node::String(text) if untyped => text.parse().ok().filter(|number: &f64| number.is_finite()),
+        _ => None,
+    }
+}
+
+fn as_bool(node: Node<'_>, untyped: bool) -> Option<bool> {
+    match node {
+        Node::Static(StaticNode::Bool(value)) => Some(value),
+        Node::String(text) if untyped => text.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Appends the value at `at`; false when its type is not the column's, and then nothing was appended.
+fn append_value(builder: &mut Builder, nodes: &[Node<'_>], at: usize, untyped: bool, times: &TimeFormats) -> bool {
+    let node = nodes[at];
+    if matches!(node, Node::Static(StaticNode::Null)) {
+        builder.append_null();
+        return true;
+    }
+    match builder {
+        Builder::Text(builder) => match node {
+            Node::String(text) => builder.append_value(text),
+            _ => return false,
+        },
+        Builder::Int(builder) => match as_int(node, untyped) {
+            Some(number) => builder.append_value(number),
+            None => return false,
+        },
+        Builder::Float(builder) => match as_float(node, untyped) {
+            Some(number) => builder.append_value(number),
+            None => return false,
+        },
+        Builder::Bool(builder) => match as_bool(node, untyped) {
+            Some(value) => builder.append_value(value),
+            None => return false,
+        },
+        Builder::Timestamp(builder) => match read_time(nodes, at, times) {
+            Some(time) => builder.append_value(time.micros()),
+            None => return false,
+        },
+        Builder::Json(builder, scratch) => {
+            scratch.clear();
+            write_json(nodes, at, scratch);
+            builder.append_value(std::str::from_utf8(scratch).expect("JSON is written as UTF-8"));
+        }
+    }
+    true
+}
+
+/// Whether [`append_value`] would append something that is not null.
+fn fits(builder: &Builder, nodes: &[Node<'_>], at: usize, untyped: bool, times: &TimeFormats) -> bool {
+    let node = nodes[at];
+    match builder {
+        _ if matches!(node, Node::Static(StaticNode::Null)) => false,
+        Builder::Text(_) => matches!(node, Node::String(_)),
+        Builder::Int(_) => as_int(node, untyped).is_some(),
+        Builder::Float(_) => as_float(node, untyped).is_some(),
+        Builder::Bool(_) => as_bool(node, untyped).is_some(),
+        Builder::Timestamp(_) => read_time(nodes, at, times).is_some(),
+        Builder::Json(..) => behind(nodes, at) > at,
+    }
+}
