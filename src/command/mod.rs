@@ -1,1 +1,58 @@
-//! command
+//! The command line: one file per sub-command.
+//!
+//! Exit codes: 0 done; 1 failed at run time; 78 (`EX_CONFIG` of `sysexits.h`) bad configuration; 2 wrong arguments (by
+//! clap). What a command is asked for goes to stdout, everything said to people to stderr.
+
+mod check;
+mod display;
+mod generate;
+mod load;
+mod report;
+mod run;
+mod schema;
+mod signals;
+mod surface;
+
+use crate::time::clock::SystemClock;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Logs in, boards out: tails log streams, derives metrics, writes Parquet, alerts in event time.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+#[command(after_help = "Try it: headrig run pipelines/demo.yaml\n\nEnvironment: HEADRIG_LOG sets the log filter, as in \
+                        HEADRIG_LOG=debug or HEADRIG_LOG=headrig::archive=trace.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs pipelines until told to stop (SIGTERM, SIGINT) or, with --once, until their input has ended.
+    Run(run::Args),
+    /// Validates pipeline files and prints every mistake with line, column and remedy.
+    Check(check::Args),
+    /// Writes deterministic Fly-enveloped structlog lines.
+    Generate(generate::Args),
+    /// Prints the JSON Schema of the pipeline file.
+    Schema(schema::Args),
+}
+
+/// The exit code for a bad configuration: `EX_CONFIG` of `sysexits.h`.
+const EXIT_CONFIG: u8 = 78;
+
+/// Runs the command and says what went wrong.
+pub fn run(cli: Cli) -> ExitCode {
+    let clock = SystemClock::start();
+    let done = match cli.command {
+        Command::Run(args) => run::run(&args, clock),
+        Command::Check(args) => check::run(&args),
+        Command::Generate(args) => generate::run(args, &clock).map(|()| ExitCode::SUCCESS),
+        Command::Schema(args) => schema::run(&args),
+    };
+    done.unwrap_or_else(|error| {
+        report::error(&error);
+        ExitCode::FAILURE
+    })
+}

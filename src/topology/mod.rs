@@ -1,1 +1,42 @@
-//! topology
+//! A resolved plan → bounded tasks: batches flow down, receipts flow up.
+//!
+//! Building has three phases. `config` validates (pure, all mistakes at once); [`Connected::connect`] does the I/O of
+//! opening archive, sources and receivers and spawns nothing; [`Connected::run`] spawns and returns when the input has
+//! ended or the pipeline was told to stop.
+//!
+//! ```text
+//!  source tasks ──RawBatch──▶ flow (one task) ──rows──▶ storing (one thread) ──▶ archive
+//!   one each       RAW_QUEUE   decode transform   ARCHIVE_QUEUE     │
+//!                              metric window alert                  ▼ Receipt
+//!                                 └──AlertEvent──▶ notifying (one task per receiver, ALERT_QUEUE)
+//! ```
+//!
+//! Every queue is bounded: a slow archive slows the flow, a slow flow slows the sources, and memory stays flat. This
+//! folder is the only owner of acknowledgement, checkpoints and shutdown: positions go into a seal with the rows that
+//! they cover, and nobody else says that something is stored.
+//!
+//! Who decides when to seal is `storing`'s schedule: by time, rows or bytes, and at the end. Told to stop, sources end
+//! first, what they handed on is worked off and sealed, then the receivers get what waits for them.
+
+mod connect;
+mod flow;
+mod notifying;
+mod progress;
+mod run;
+mod storing;
+
+pub use connect::{ConnectError, Connected};
+pub use flow::{Flow, Outcome};
+pub use progress::{Progress, Totals};
+pub use run::{End, RunError};
+
+use crate::telemetry::metrics::SelfMetrics;
+use crate::time::clock::Clock;
+use std::sync::Arc;
+
+/// What a running pipeline needs of its surroundings.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    pub clock: Arc<dyn Clock>,
+    pub telemetry: SelfMetrics,
+}

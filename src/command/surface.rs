@@ -1,0 +1,65 @@
+//! What the HTTP listener shows of the running pipelines.
+
+use crate::metric::Metrics;
+use crate::server::Surface;
+use crate::telemetry::metrics::SelfMetrics;
+use crate::topology::Connected;
+use prometheus::proto::MetricFamily;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Whether the daemon takes work.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) enum Phase {
+    #[default]
+    Starting,
+    Running,
+    Draining,
+}
+
+/// The daemon's state, shared with the listener.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    phase: Mutex<Phase>,
+    metrics: Mutex<Vec<Arc<Mutex<Metrics>>>>,
+}
+
+impl State {
+    pub(super) fn set(&self, phase: Phase) {
+        *lock(&self.phase) = phase;
+    }
+
+    /// Shows the derived metrics of these pipelines from now on.
+    pub(super) fn show(&self, connected: &[Connected]) {
+        *lock(&self.metrics) = connected.iter().map(Connected::metrics).collect();
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        match *lock(&self.phase) {
+            Phase::Starting => Err("starting".to_owned()),
+            Phase::Running => Ok(()),
+            Phase::Draining => Err("draining".to_owned()),
+        }
+    }
+
+    /// All pipelines' metrics. Families of one name are shown as one; their series keep apart by their labels.
+    fn derived(&self) -> Vec<MetricFamily> {
+        lock(&self.metrics).iter().flat_map(|metrics| lock(metrics).families()).collect()
+    }
+}
+
+/// The listener's view of `state` and the self-metrics.
+pub(super) fn surface(state: &Arc<State>, telemetry: &SelfMetrics) -> Surface {
+    let (asked, shown, telemetry) = (Arc::clone(state), Arc::clone(state), telemetry.clone());
+    Surface {
+        ready: Arc::new(move || asked.ready()),
+        gather: Arc::new(move || {
+            let mut families = telemetry.gather();
+            families.extend(shown.derived());
+            families
+        }),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

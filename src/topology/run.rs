@@ -1,0 +1,396 @@
+//! The third phase: runs a connected pipeline until its input has ended or it is told to stop.
+
+use super::connect::Connected;
+use super::flow::{Flow, Outcome, lock};
+use super::notifying::Notifying;
+use super::progress::Progress;
+use super::storing::{Storing, Work};
+use super::Surroundings;
+use crate::archive::ArchiveError;
+use crate::limits;
+use crate::record::alert::{AlertEvent, AlertStatus};
+use crate::record::raw::{PartitionId, RawBatch};
+use crate::record::receipt::{Checkpoint, PartitionPosition, Receipt};
+use crate::source::{Feed, Outlet, PartitionName, Source, SourceError};
+use crate::time::Span;
+use crate::time::clock::Monotonic;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+/// How a run ended, and what it did.
+#[derive(Debug, Default)]
+pub struct End {
+    /// Whether it was told to stop before its input had ended.
+    pub stopped: bool,
+    /// Rows kept although something was wrong with them, and dead letters, by reason.
+    pub errors: BTreeMap<&'static str, u64>,
+    /// Rows that a filter took out.
+    pub filtered: u64,
+    /// Records that came too late, by window.
+    pub late: Vec<(Arc<str>, u64)>,
+    /// Alert events by what they say.
+    pub fired: u64,
+    pub resolved: u64,
+    /// Alert events that a receiver didn't take.
+    pub undelivered: u64,
+    /// What was sealed: rows, files, bytes.
+    pub sealed_rows: u64,
+    pub sealed_files: u64,
+    pub sealed_bytes: u64,
+}
+
+/// Why a run failed. What had been sealed before is safe; the rest is read again at the next start, where the source can.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("cannot go on reading source {name}: {source}")]
+    Source { name: String, source: SourceError },
+    #[error("cannot store in the archive: {0}")]
+    Archive(ArchiveError),
+    #[error("cannot deliver {0} alert events")]
+    Undelivered(u64),
+}
+
+impl RunError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Source { source, .. } => source.hint(),
+            Self::Archive(source) => source.hint(),
+            Self::Undelivered(_) => Some("the log names the receiver and its error".to_owned()),
+        }
+    }
+}
+
+/// A partition while it is read.
+#[derive(Debug)]
+struct Partition {
+    name: PartitionName,
+    /// How long nothing has come while the flow had nothing else to do.
+    silence: Span,
+    ended: bool,
+}
+
+struct Runner {
+    pipeline: String,
+    flow: Flow,
+    storing: Option<Storing>,
+    notifying: Notifying,
+    surroundings: Surroundings,
+    progress: Arc<Progress>,
+    partitions: Vec<Partition>,
+    checkpoint: Checkpoint,
+    receipts: Vec<oneshot::Receiver<Receipt>>,
+    last_tick: Monotonic,
+    end: End,
+}
+
+impl Connected {
+    /// Runs until every source has ended, or `stop` is cancelled and everything handed on is stored.
+    ///
+    /// # Errors
+    /// The first source or archive failure; what could be stored until then is sealed.
+    pub async fn run(self, stop: CancellationToken) -> Result<End, RunError> {
+        let Self { pipeline, flow, sources, archive, checkpoint, receivers, routes, surroundings, progress } = self;
+        let mut runner = Runner {
+            notifying: Notifying::spawn(&pipeline, receivers, routes, &surroundings.telemetry),
+            storing: archive.map(|(archive, flush)| Storing::spawn(archive, flush)),
+            last_tick: surroundings.clock.monotonic(),
+            pipeline,
+            flow,
+            surroundings,
+            progress,
+            partitions: Vec::new(),
+            checkpoint,
+            receipts: Vec::new(),
+            end: End::default(),
+        };
+        let stop = stop.child_token();
+        let (mut tasks, feeds) = runner.spawn_sources(sources, &stop);
+        let failed = runner.work_off(feeds, &mut tasks, &stop).await;
+        runner.finish(failed, stop.is_cancelled()).await
+    }
+}
+
+type SourceTasks = JoinSet<Result<(), RunError>>;
+
+impl Runner {
+    /// Registers all known partitions, so that event time waits for each, and only then starts the sources.
+    fn spawn_sources(
+        &mut self,
+        sources: Vec<(String, Box<dyn Source>)>,
+        stop: &CancellationToken,
+    ) -> (SourceTasks, mpsc::Receiver<Feed>) {
+        let mut ids = Vec::new();
+        for (_, source) in &sources {
+            let names = source.partitions();
+            let first = self.partitions.len();
+            ids.push((first..first + names.len()).map(PartitionId).collect::<Vec<_>>());
+            for name in names {
+                self.open(name);
+            }
+        }
+        let clock = Arc::clone(&self.surroundings.clock);
+        let (outlet, feeds) = Outlet::channel(limits::RAW_QUEUE, self.partitions.len(), stop.clone(), clock);
+        let mut tasks = JoinSet::new();
+        for ((name, source), ids) in sources.into_iter().zip(ids) {
+            let running = source.run(ids, outlet.clone());
+            tasks.spawn(async move { running.await.map_err(|source| RunError::Source { name, source }) });
+        }
+        (tasks, feeds)
+    }
+
+    /// The loop: feeds first, then ticks. Ends when all sources have returned; returns the first failure.
+    async fn work_off(
+        &mut self,
+        mut feeds: mpsc::Receiver<Feed>,
+        tasks: &mut SourceTasks,
+        stop: &CancellationToken,
+    ) -> Option<RunError> {
+        let mut failed = None;
+        let mut ticks = tokio::time::interval(limits::TICK.to_std());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                feed = feeds.recv() => match feed {
+                    Some(feed) => self.feed(feed).await,
+                    None => break,
+                },
+                _ = ticks.tick() => self.tick(feeds.is_empty()).await,
+            }
+            if self.storing.as_ref().is_some_and(Storing::has_failed) {
+                // Nothing can be stored any more; sources find the queue closed and return.
+                break;
+            }
+            while let Some(result) = tasks.try_join_next() {
+                failed = failed.or(source_failure(result));
+                if failed.is_some() {
+                    stop.cancel();
+                }
+            }
+            if self.seal_is_due() {
+                self.seal().await;
+            }
+        }
+        drop(feeds);
+        while let Some(result) = tasks.join_next().await {
+            failed = failed.or(source_failure(result));
+        }
+        failed
+    }
+
+    /// Closes windows where the input is complete, seals what is left, and waits for archive and receivers.
+    async fn finish(mut self, failed: Option<RunError>, stopped: bool) -> Result<End, RunError> {
+        let intact = self.storing.as_ref().is_none_or(|storing| !storing.has_failed());
+        if failed.is_none() && !stopped && intact {
+            let alerts = self.flow.finish();
+            self.alert(alerts).await;
+        }
+        self.seal().await;
+        self.measure();
+        let stored = match self.storing.take() {
+            Some(storing) => storing.end().await,
+            None => Ok(()),
+        };
+        self.take_receipts();
+        self.end.undelivered = self.notifying.end().await;
+        self.end.stopped = stopped;
+        self.end.late = self.flow.late_counts();
+        stored.map_err(RunError::Archive)?;
+        match failed {
+            Some(error) => Err(error),
+            None if self.end.undelivered > 0 => Err(RunError::Undelivered(self.end.undelivered)),
+            None => Ok(self.end),
+        }
+    }
+
+    fn open(&mut self, name: PartitionName) {
+        self.flow.open(PartitionId(self.partitions.len()));
+        self.partitions.push(Partition { name, silence: Span::ZERO, ended: false });
+    }
+
+    async fn feed(&mut self, feed: Feed) {
+        match feed {
+            Feed::Opened { name, .. } => self.open(name),
+            Feed::Batch(raw) => self.batch(&raw).await,
+            Feed::Ended(partition) => {
+                self.partitions[partition.0].ended = true;
+                let alerts = self.flow.end(partition);
+                self.alert(alerts).await;
+            }
+        }
+    }
+
+    async fn batch(&mut self, raw: &RawBatch) {
+        let Outcome { rows, dead, alerts, decoded, transformed, unmeasured, newest } =
+            tokio::task::block_in_place(|| self.flow.batch(raw));
+        let partition = &mut self.partitions[raw.partition.0];
+        partition.silence = Span::ZERO;
+        let name = partition.name.clone();
+        self.checkpoint.set(PartitionPosition {
+            source: name.source.to_string(),
+            partition: name.partition.clone(),
+            identity: name.identity.clone(),
+            position: raw.end,
+        });
+        let counts = decoded.by_reason().into_iter().chain(dead.iter().map(|letter| (letter.reason.as_str(), 1)));
+        for (reason, count) in counts.chain([("transform_error", transformed.failed), ("metric_value", unmeasured)]) {
+            self.count_error(reason, count);
+        }
+        self.end.filtered += transformed.dropped;
+        let telemetry = &self.surroundings.telemetry;
+        let labels = [self.pipeline.as_str(), &*name.source];
+        telemetry.source_records.with_label_values(&labels).inc_by(raw.records.len() as u64);
+        telemetry.source_bytes.with_label_values(&labels).inc_by(raw.bytes.len() as u64);
+        if transformed.dropped > 0 {
+            telemetry.dropped.with_label_values(&[self.pipeline.as_str(), "filter"]).inc_by(transformed.dropped);
+        }
+        if let Some(newest) = newest {
+            let lag = self.surroundings.clock.now() - newest;
+            telemetry.source_lag_seconds.with_label_values(&labels).set(lag.as_secs_f64().max(0.0));
+        }
+        let stored = raw.records.len() as u64 - dead.len() as u64;
+        self.progress.add(raw.records.len() as u64, raw.bytes.len() as u64, stored, dead.len() as u64);
+        if rows.num_rows() > 0 {
+            self.store(Work::Rows(rows)).await;
+        }
+        if !dead.is_empty() {
+            let dead = dead.into_iter().map(|l| (name.source.to_string(), name.partition.clone(), l)).collect();
+            self.store(Work::Dead(dead)).await;
+        }
+        if let Some(storing) = &mut self.storing {
+            storing.touch(self.surroundings.clock.monotonic());
+        }
+        self.alert(alerts).await;
+    }
+
+    fn count_error(&mut self, reason: &'static str, count: u64) {
+        if count > 0 {
+            *self.end.errors.entry(reason).or_default() += count;
+            let labels = [self.pipeline.as_str(), reason];
+            self.surroundings.telemetry.decode_errors.with_label_values(&labels).inc_by(count);
+        }
+    }
+
+    async fn alert(&mut self, events: Vec<AlertEvent>) {
+        if events.is_empty() {
+            return;
+        }
+        let fired = events.iter().filter(|event| event.status == AlertStatus::Firing).count() as u64;
+        self.end.fired += fired;
+        self.end.resolved += events.len() as u64 - fired;
+        self.notifying.send(&events).await;
+        self.store(Work::Alerts(events)).await;
+    }
+
+    async fn store(&mut self, work: Work) {
+        let now = self.surroundings.clock.monotonic();
+        if let Some(storing) = &mut self.storing {
+            // A failure shows in `has_failed` and is reported when the thread is joined.
+            let _ = storing.send(work, now).await;
+        }
+    }
+
+    /// Idle partitions, receipts and gauges. `waiting` tells that no feed waits: only then silence is silence.
+    async fn tick(&mut self, waiting: bool) {
+        let now = self.surroundings.clock.monotonic();
+        let passed = now.since(self.last_tick).min(Span::from_micros(2 * limits::TICK.micros()));
+        self.last_tick = now;
+        let mut alerts = Vec::new();
+        for (number, partition) in self.partitions.iter_mut().enumerate().filter(|(_, p)| waiting && !p.ended) {
+            let before = partition.silence;
+            partition.silence = Span::from_micros(before.micros() + passed.micros());
+            if before < limits::IDLE_AFTER && partition.silence >= limits::IDLE_AFTER {
+                tracing::debug!(partition = partition.name.partition, "partition is idle");
+                alerts.extend(self.flow.idle(PartitionId(number)));
+            }
+        }
+        self.alert(alerts).await;
+        self.take_receipts();
+        self.measure();
+    }
+
+    fn seal_is_due(&self) -> bool {
+        let now = self.surroundings.clock.monotonic();
+        self.storing.as_ref().is_some_and(|storing| storing.seal_is_due(now))
+    }
+
+    async fn seal(&mut self) {
+        if self.storing.is_none() {
+            // Without an archive nobody keeps window results.
+            drop(self.flow.drain_windows());
+            return;
+        }
+        let (receipt, receiver) = oneshot::channel();
+        let work = Work::Seal {
+            checkpoint: self.checkpoint.clone(),
+            watermark: self.flow.now(),
+            windows: self.flow.drain_windows(),
+            receipt,
+        };
+        self.receipts.push(receiver);
+        self.store(work).await;
+    }
+
+    fn take_receipts(&mut self) {
+        let (pipeline, telemetry, end) = (&self.pipeline, &self.surroundings.telemetry, &mut self.end);
+        self.receipts.retain_mut(|receiver| match receiver.try_recv() {
+            Ok(receipt) => {
+                for (kind, rows, files) in &receipt.kinds {
+                    let labels = [pipeline.as_str(), kind];
+                    telemetry.archive_rows.with_label_values(&labels).inc_by(*rows);
+                    telemetry.archive_files.with_label_values(&labels).inc_by(*files);
+                }
+                end.sealed_rows += receipt.rows;
+                end.sealed_files += receipt.files;
+                end.sealed_bytes += receipt.bytes;
+                false
+            }
+            Err(oneshot::error::TryRecvError::Empty) => true,
+            Err(oneshot::error::TryRecvError::Closed) => false,
+        });
+    }
+
+    fn measure(&self) {
+        let telemetry = &self.surroundings.telemetry;
+        let pipeline = self.pipeline.as_str();
+        if let Some(now) = self.flow.now() {
+            let seconds = now.micros() as f64 / 1e6;
+            telemetry.watermark_timestamp_seconds.with_label_values(&[pipeline]).set(seconds);
+        }
+        let (pending, firing) = self.flow.alert_counts();
+        telemetry.alerts.with_label_values(&[pipeline, "pending"]).set(pending as i64);
+        telemetry.alerts.with_label_values(&[pipeline, "firing"]).set(firing as i64);
+        for (window, late) in self.flow.late_counts() {
+            raise(&telemetry.window_late.with_label_values(&[pipeline, &window]), late);
+        }
+        let overflow = self.flow.window_overflow();
+        if overflow > 0 {
+            raise(&telemetry.dropped.with_label_values(&[pipeline, "window_groups"]), overflow);
+        }
+        let metrics = self.flow.metrics();
+        let metrics = lock(&metrics);
+        for (metric, series) in metrics.series_counts() {
+            telemetry.series.with_label_values(&[pipeline, metric]).set(series as i64);
+        }
+        for (metric, overflow) in metrics.overflow_counts() {
+            raise(&telemetry.series_overflow.with_label_values(&[pipeline, metric]), overflow);
+        }
+    }
+}
+
+/// Brings a counter up to a total that is kept elsewhere.
+fn raise(counter: &prometheus::IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
+}
+
+fn source_failure(result: Result<Result<(), RunError>, tokio::task::JoinError>) -> Option<RunError> {
+    match result {
+        Ok(result) => result.err(),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}

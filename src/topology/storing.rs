@@ -1,0 +1,117 @@
+//! The thread that owns the archive, and the schedule of its seals.
+
+use crate::archive::{Archive, ArchiveError, FlushConfig};
+use crate::limits;
+use crate::record::alert::AlertEvent;
+use crate::record::dead::DeadLetter;
+use crate::record::receipt::{Checkpoint, Receipt};
+use crate::record::sample::WindowRows;
+use crate::time::EventTime;
+use crate::time::clock::Monotonic;
+use arrow::array::RecordBatch;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{mpsc, oneshot};
+
+/// What the flow asks of the archive, in order.
+#[derive(Debug)]
+pub(super) enum Work {
+    Rows(RecordBatch),
+    /// Dead letters, each with its source and partition.
+    Dead(Vec<(String, String, DeadLetter)>),
+    Alerts(Vec<AlertEvent>),
+    /// Makes everything before it durable.
+    Seal { checkpoint: Checkpoint, watermark: Option<EventTime>, windows: Vec<WindowRows>, receipt: oneshot::Sender<Receipt> },
+}
+
+/// The flow's end of the archive's queue.
+#[derive(Debug)]
+pub(super) struct Storing {
+    work: mpsc::Sender<Work>,
+    thread: tokio::task::JoinHandle<Result<(), ArchiveError>>,
+    staged_bytes: Arc<AtomicU64>,
+    schedule: Schedule,
+}
+
+/// When to seal.
+#[derive(Debug)]
+struct Schedule {
+    flush: FlushConfig,
+    rows: u64,
+    first_unsealed: Option<Monotonic>,
+}
+
+impl Schedule {
+    fn is_due(&self, staged_bytes: u64, now: Monotonic) -> bool {
+        self.rows >= self.flush.rows.get()
+            || staged_bytes >= self.flush.bytes.0
+            || self.first_unsealed.is_some_and(|first| now.since(first) >= self.flush.every)
+    }
+}
+
+impl Storing {
+    /// Starts the thread.
+    pub(super) fn spawn(archive: Archive, flush: FlushConfig) -> Self {
+        let (work, queue) = mpsc::channel(limits::ARCHIVE_QUEUE);
+        let staged_bytes = Arc::new(AtomicU64::new(0));
+        let published = Arc::clone(&staged_bytes);
+        let thread = tokio::task::spawn_blocking(move || serve(archive, queue, &published));
+        Self { work, thread, staged_bytes, schedule: Schedule { flush, rows: 0, first_unsealed: None } }
+    }
+
+    /// Hands work on, waiting while the archive is behind. False when the archive has failed; [`Self::end`] says why.
+    pub(super) async fn send(&mut self, work: Work, now: Monotonic) -> bool {
+        match &work {
+            Work::Rows(rows) => self.schedule.rows += rows.num_rows() as u64,
+            Work::Dead(letters) => self.schedule.rows += letters.len() as u64,
+            Work::Alerts(_) => {}
+            Work::Seal { .. } => self.schedule.rows = 0,
+        }
+        self.schedule.first_unsealed = match work {
+            Work::Seal { .. } => None,
+            _ => self.schedule.first_unsealed.or(Some(now)),
+        };
+        self.work.send(work).await.is_ok()
+    }
+
+    /// Notes that something waits for a seal although no row was staged (positions, window results).
+    pub(super) fn touch(&mut self, now: Monotonic) {
+        self.schedule.first_unsealed.get_or_insert(now);
+    }
+
+    pub(super) fn seal_is_due(&self, now: Monotonic) -> bool {
+        self.schedule.is_due(self.staged_bytes.load(Ordering::Relaxed), now)
+    }
+
+    /// Whether the archive's thread has stopped, which it does early only when it has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits until all work is done.
+    pub(super) async fn end(self) -> Result<(), ArchiveError> {
+        drop(self.work);
+        match self.thread.await {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+}
+
+fn serve(mut archive: Archive, mut queue: mpsc::Receiver<Work>, staged_bytes: &AtomicU64) -> Result<(), ArchiveError> {
+    while let Some(work) = queue.blocking_recv() {
+        match work {
+            Work::Rows(rows) => archive.write_events(&rows)?,
+            Work::Dead(letters) => archive.write_dead(&letters)?,
+            Work::Alerts(events) => archive.write_alerts(&events)?,
+            Work::Seal { checkpoint, watermark, windows, receipt } => {
+                archive.write_windows(&windows)?;
+                let sealed = archive.seal(&checkpoint, watermark)?;
+                // The flow may be gone already when this is the last seal.
+                let _ = receipt.send(sealed);
+            }
+        }
+        staged_bytes.store(archive.staged_bytes(), Ordering::Relaxed);
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! Two hours of a real stream, compared with the truth that was kept while they were made.
+
+use crate::harness::{Running, assert_exit, duckdb, headrig, project, temporary, text};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// The unpacked input and its truth, or `None` where somebody has said that it is missing.
+fn shared() -> Option<(PathBuf, PathBuf)> {
+    let data = project().join("../shared/data");
+    let (packed, truth) = (data.join("fly-2h.ndjson.zst"), data.join("fly-2h.truth.json"));
+    if !packed.exists() {
+        assert!(
+            std::env::var("HEADRIG_WITHOUT_SHARED").is_ok_and(|value| value == "1"),
+            "{} is missing: put it there, or set HEADRIG_WITHOUT_SHARED=1 to go without the tests on real input",
+            packed.display()
+        );
+        eprintln!("MISSING: real input, {} is not there", packed.display());
+        return None;
+    }
+    let unpacked = project().join("target/fly-2h.ndjson");
+    // Tests run at the same time: unpack beside and rename.
+    let own = project().join(format!("target/fly-2h.{:?}", std::thread::current().id()));
+    let status = Command::new("zstd").args(["-dqf", "-o"]).arg(&own).arg(&packed).status().expect("zstd is installed");
+    assert!(status.success());
+    fs::rename(&own, &unpacked).unwrap();
+    Some((unpacked, truth))
+}
+
+fn run_once(file: &str, input: &Path, archive: &Path) -> std::process::Output {
+    headrig()
+        .args(["run", "--once", file])
+        .env("INPUT", input)
+        .env("FLY_LOG", input)
+        .env("ARCHIVE", archive)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn rows_and_windows_equal_the_truth() {
+    let Some((input, truth)) = shared() else { return };
+    let folder = temporary();
+    let output = run_once("tests/pipelines/truth.yaml", &input, folder.path());
+    assert_exit(&output, 0);
+    println!("{}", duckdb("truth.py", &[folder.path(), &truth]));
+    let said = text(&output.stderr);
+    for count in ["\"lines\":54863", "\"rows\":54810", "\"dead\":53", "type_clash 119", "cut_json 46", "future_timestamp 50", "all_1m 55"] {
+        assert!(said.contains(count), "{count} is not in the summary:\n{said}");
+    }
+    // A second run over the same input and archive adds nothing.
+    assert_exit(&run_once("tests/pipelines/truth.yaml", &input, folder.path()), 0);
+    duckdb("truth.py", &[folder.path(), &truth]);
+}
+
+#[test]
+fn alerts_fire_in_the_incidents_and_nowhere_else() {
+    let Some((input, truth)) = shared() else { return };
+    let folders = [temporary(), temporary(), temporary()];
+    let mut outputs = Vec::new();
+    for folder in &folders[..2] {
+        let output = run_once("pipelines/fly.yaml", &input, folder.path());
+        assert_exit(&output, 0);
+        outputs.push(output.stdout);
+    }
+    // The third time through stdin, in pieces that end anywhere.
+    let mut command = headrig();
+    command.args(["run", "--once", "tests/pipelines/fly_stdin.yaml"]).env("ARCHIVE", folders[2].path());
+    let mut running = Running::start(&mut command);
+    let mut stdin = running.stdin();
+    let bytes = fs::read(&input).unwrap();
+    let (mut rest, mut size) = (bytes.as_slice(), 1);
+    while !rest.is_empty() {
+        let (piece, more) = rest.split_at(size.min(rest.len()));
+        stdin.write_all(piece).unwrap();
+        rest = more;
+        size = (size * 7 + 13) % 300_007;
+    }
+    drop(stdin);
+    assert_eq!(running.wait(), Some(0));
+    let lines: Vec<String> = running.all_stdout();
+    outputs.push((lines.join("\n") + "\n").into_bytes());
+
+    assert!(!outputs[0].is_empty());
+    assert_eq!(text(&outputs[0]), text(&outputs[1]), "run twice");
+    assert_eq!(text(&outputs[0]), text(&outputs[2]), "cut in another way");
+    let lines = folders[0].path().join("alerts.jsonl");
+    fs::write(&lines, &outputs[0]).unwrap();
+    println!("{}", duckdb("alerts.py", &[&lines, folders[0].path(), &truth]));
+}
+
+#[test]
+fn memory_stays_flat_over_a_gigabyte() {
+    let Some((input, truth)) = shared() else { return };
+    let folder = temporary();
+    let large = folder.path().join("large.ndjson");
+    {
+        let bytes = fs::read(&input).unwrap();
+        let mut file = fs::File::create(&large).unwrap();
+        for _ in 0..30 {
+            file.write_all(&bytes).unwrap();
+        }
+    }
+    let archive = folder.path().join("archive");
+    let output = Command::new("/usr/bin/time")
+        .args(["-f", "peak %M kB", env!("CARGO_BIN_EXE_headrig"), "run", "--once", "tests/pipelines/truth.yaml"])
+        .current_dir(project())
+        .env("INPUT", &large)
+        .env("ARCHIVE", &archive)
+        .env("HEADRIG_LISTEN", "127.0.0.1:0")
+        .output()
+        .expect("GNU time is installed");
+    assert_exit(&output, 0);
+    let said = text(&output.stderr);
+    let peak = said.lines().find_map(|line| line.strip_prefix("peak ")?.strip_suffix(" kB")?.parse::<u64>().ok());
+    let peak = peak.expect("time prints the peak");
+    println!("peak resident: {peak} kB over {} bytes", fs::metadata(&large).unwrap().len());
+    assert!(peak < 256_000, "{peak} kB");
+    println!("{}", duckdb("truth.py", &[&archive, &truth, Path::new("30")]));
+}
+
+#[test]
+fn an_interrupted_run_goes_on_where_it_was_sealed() {
+    let Some((input, truth)) = shared() else { return };
+    let folder = temporary();
+    let archive = folder.path().join("archive");
+    let log = folder.path().join("app.ndjson");
+    let bytes = fs::read(&input).unwrap();
+    let third = bytes.len() / 3;
+    fs::write(&log, &bytes[..third]).unwrap();
+    let mut command = headrig();
+    command.args(["run", "tests/pipelines/follow.yaml"]).env("INPUT", &log).env("ARCHIVE", &archive);
+    let running = Running::start(&mut command);
+    // Killed at any moment: here as soon as something is visible.
+    let sealed = || fs::read_dir(archive.join("data/date=2026-05-06")).is_ok_and(|mut files| files.next().is_some());
+    crate::harness::until(Duration::from_secs(60), sealed);
+    running.signal(rustix::process::Signal::KILL);
+    drop(running);
+
+    let mut command = headrig();
+    command.args(["run", "tests/pipelines/follow.yaml"]).env("INPUT", &log).env("ARCHIVE", &archive);
+    let mut running = Running::start(&mut command);
+    let mut file = fs::File::options().append(true).open(&log).unwrap();
+    file.write_all(&bytes[third..]).unwrap();
+    let complete = || {
+        let script = format!(
+            "import duckdb; n = sum(duckdb.sql(f\"select count(*) from read_parquet('{0}/{{t}}/**/*.parquet')\").fetchone()[0] for t in ('data', 'dead')); raise SystemExit(0 if n >= 54863 else 1)",
+            archive.display()
+        );
+        crate::harness::python().args(["-c", &script]).output().unwrap().status.success()
+    };
+    crate::harness::until(Duration::from_secs(60), complete);
+    running.signal(rustix::process::Signal::TERM);
+    assert_eq!(running.wait(), Some(0));
+    println!("{}", duckdb("rows.py", &[&archive, &truth]));
+}
