@@ -150,7 +150,11 @@ fn from_datafusion(sql: &Located<String>, error: &DataFusionError) -> Problem {
     let message = readable(&message);
     let problem = Problem::new(place.unwrap_or(sql.place), format!("cannot compile `{shown}`: {message}"));
     let of_types = ["coerce", "common", "expects", "requires", "only supports"].iter().any(|w| message.contains(w));
-    if of_types { problem.hint("change a type with a cast, as in `status::text`; texts stand in '…'") } else { problem }
+    if of_types {
+        problem.hint("change a type with a cast, as in `status::text`; texts stand in '…'")
+    } else {
+        problem
+    }
 }
 
 /// What a user needs of a planner's message: one signature's complaint, no internals, types by their names.
@@ -259,11 +263,19 @@ mod tests {
     fn messages_speak_of_the_users_types() {
         for (sql, place, expected) in [
             ("lowr(path) = 'a'", "1:1", "cannot find function `lowr`"),
-            ("path + 1", "1:1", "cannot compile `path + 1`: cannot coerce arithmetic expression text + int to valid types"),
+            (
+                "path + 1",
+                "1:1",
+                "cannot compile `path + 1`: cannot coerce arithmetic expression text + int to valid types",
+            ),
             ("abs(path)", "1:1", "cannot compile `abs(path)`: function 'abs' expects Numeric but received text"),
             ("status = 1 or path ~ '('", "1:22", "cannot read '(' as a regular expression: unclosed group"),
             ("regexp_like(path, '[')", "1:19", "cannot read '[' as a regular expression: unclosed character class"),
-            ("round(path, 1)", "1:1", "cannot compile `round(path, 1)`: function 'round' requires Decimal, but received text"),
+            (
+                "round(path, 1)",
+                "1:1",
+                "cannot compile `round(path, 1)`: function 'round' requires Decimal, but received text",
+            ),
         ] {
             let problem = fails(sql);
             assert_eq!((problem.place.to_string().as_str(), problem.message.as_str()), (place, expected));
