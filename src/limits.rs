@@ -37,6 +37,9 @@ pub const SERIES_PER_PIPELINE: usize = 10_000;
 /// Metric series of one metric, so that one label cannot take the whole pipeline's share.
 pub const SERIES_PER_METRIC: usize = 2_000;
 
+/// Buckets of one histogram, +Inf not counted; each is a series to Prometheus. More are a mistake that `check` refuses.
+pub const BUCKETS_PER_HISTOGRAM: usize = 64;
+
 /// Bytes of a metric label's value; Prometheus hosts refuse more than 2,048. Longer values are cut at a character.
 pub const LABEL_VALUE_BYTES: usize = 1_024;
 

@@ -1,8 +1,9 @@
 //! SQL text → [`Expression`], with every mistake at its place.
 
 use super::Expression;
-use crate::place::{Located, Place, Problem, did_you_mean};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use super::names::{check_names, readable_types, type_name};
+use crate::place::{Located, Problem};
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::DataFusionError;
@@ -11,9 +12,7 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::functions::core::expr_fn::nullif;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, Volatility, cast, lit};
 use datafusion::sql::parser::DFParserBuilder;
-use datafusion::sql::sqlparser::ast::{Expr as Sql, ExprWithAlias, Ident, visit_expressions};
-use std::collections::BTreeSet;
-use std::ops::ControlFlow;
+use datafusion::sql::sqlparser::ast::{Expr as Sql, ExprWithAlias};
 
 /// Compiles expressions. Making one registers DataFusion's functions (about a millisecond); share it.
 pub struct Compiler {
@@ -58,7 +57,7 @@ impl Compiler {
         parsed: Sql,
         schema: &SchemaRef,
     ) -> Result<Expression, Vec<Problem>> {
-        let columns = check_names(sql, &parsed, schema)?;
+        let columns = check_names(sql, &parsed, schema, &self.state)?;
         let text = parsed.to_string();
         let failed = |error: DataFusionError| vec![from_datafusion(sql, &error)];
         let df_schema = DFSchema::try_from(schema.as_ref().clone()).map_err(failed)?;
@@ -78,7 +77,7 @@ pub(super) fn require_boolean(sql: &Located<String>, expression: Expression) -> 
     match expression.data_type {
         DataType::Boolean => Ok(expression),
         ref other => Err(vec![
-            sql.problem(format!("cannot use `{}` as a condition, its type is {other}", sql.value))
+            sql.problem(format!("cannot use `{}` as a condition, its type is {}", sql.value.trim(), type_name(other)))
                 .hint("a condition is true or false: compare it with something, as in `status >= 500`"),
         ]),
     }
@@ -90,65 +89,6 @@ pub(super) fn parse(sql: &Located<String>) -> Result<Sql, Vec<Problem>> {
         .and_then(|mut parser| parser.parse_into_expr())
         .map(|parsed| parsed.expr)
         .map_err(|error| vec![from_datafusion(sql, &error)])
-}
-
-/// Looks every column up and returns those that are used.
-fn check_names(sql: &Located<String>, parsed: &Sql, schema: &Schema) -> Result<Vec<String>, Vec<Problem>> {
-    let mut used = BTreeSet::new();
-    let mut problems = Vec::new();
-    let _ = visit_expressions(parsed, |part| {
-        match part {
-            Sql::Identifier(ident) => check_name(sql, ident, schema, &mut used, &mut problems),
-            Sql::CompoundIdentifier(idents) => {
-                if let Some(ident) = idents.first() {
-                    problems.push(
-                        Problem::new(place_of(sql, ident), format!("cannot resolve `{part}`, columns are not nested"))
-                            .hint("use the column's name alone; fields of `attributes` are not columns"),
-                    );
-                }
-            }
-            Sql::Subquery(_) | Sql::Exists { .. } | Sql::InSubquery { .. } => {
-                problems.push(sql.problem("cannot use a subquery here, an expression sees one row at a time"));
-            }
-            _ => {}
-        }
-        ControlFlow::<()>::Continue(())
-    });
-    if problems.is_empty() { Ok(used.into_iter().collect()) } else { Err(problems) }
-}
-
-fn check_name(
-    sql: &Located<String>,
-    ident: &Ident,
-    schema: &Schema,
-    used: &mut BTreeSet<String>,
-    problems: &mut Vec<Problem>,
-) {
-    let name = match ident.quote_style {
-        None => ident.value.to_lowercase(),
-        Some(_) => ident.value.clone(),
-    };
-    if schema.field_with_name(&name).is_ok() {
-        used.insert(name);
-        return;
-    }
-    let names = || schema.fields().iter().map(|f| f.name().as_str());
-    let hint = match did_you_mean(&name, names()) {
-        Some(close) => format!("did you mean `{close}`?"),
-        None if ident.quote_style == Some('"') => {
-            format!("\"…\" names a column; write '{}' for a text", ident.value)
-        }
-        None => format!("columns here: {}", names().collect::<Vec<_>>().join(", ")),
-    };
-    problems.push(Problem::new(place_of(sql, ident), format!("cannot find column `{}`", ident.value)).hint(hint));
-}
-
-fn place_of(sql: &Located<String>, ident: &Ident) -> Place {
-    let start = ident.span.start;
-    match (start.line, start.column) {
-        (0, _) | (_, 0) => sql.place,
-        (line, column) => sql.inside(line as u32 - 1, column as u32 - 1),
-    }
 }
 
 fn refuse_volatile(sql: &Located<String>, logical: &Expr) -> Result<(), Vec<Problem>> {
@@ -207,7 +147,31 @@ fn from_datafusion(sql: &Located<String>, error: &DataFusionError) -> Problem {
         None => (text, None),
     };
     let shown = sql.value.trim();
-    Problem::new(place.unwrap_or(sql.place), format!("cannot compile `{shown}`: {}", lower_first(&message)))
+    let message = readable(&message);
+    let problem = Problem::new(place.unwrap_or(sql.place), format!("cannot compile `{shown}`: {message}"));
+    let of_types = ["coerce", "common", "expects", "requires", "only supports"].iter().any(|w| message.contains(w));
+    if of_types {
+        problem.hint("change a type with a cast, as in `status::text`; texts stand in '…'")
+    } else {
+        problem
+    }
+}
+
+/// What a user needs of a planner's message: one signature's complaint, no internals, types by their names.
+fn readable(message: &str) -> String {
+    let mut text = message;
+    for class in ["Internal error: ", "Execution error: ", "This feature is not implemented: "] {
+        text = text.strip_prefix(class).unwrap_or(text);
+    }
+    if let Some((_, errors)) = text.split_once("failed to match any signature, errors: ") {
+        text = errors.split(".,").next().unwrap_or(errors);
+        text = text.split(" (DataType:").next().unwrap_or(text);
+    }
+    // A dump of the syntax tree, or advice to those who build DataFusion.
+    for tail in [" Substring {", ". Hint: ", "Hint: "] {
+        text = text.split(tail).next().unwrap_or(text);
+    }
+    lower_first(&readable_types(text.trim_end_matches('.')))
 }
 
 fn parse_line_column(at: &str) -> Option<(u32, u32)> {
@@ -230,7 +194,7 @@ fn lower_first(text: &str) -> String {
 mod tests {
     use super::*;
     use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
-    use arrow::datatypes::Field;
+    use arrow::datatypes::{Field, Schema};
     use std::sync::Arc;
 
     fn schema() -> SchemaRef {
@@ -283,7 +247,7 @@ mod tests {
     fn mistakes_are_refused_with_a_reason() {
         for (sql, expected) in [
             ("status >", "cannot compile"),
-            ("nosuch(status)", "cannot compile"),
+            ("nosuch(status)", "cannot find function `nosuch`"),
             ("now() > ts", "cannot find column"),
             ("random() > 0.5", "cannot use random()"),
             ("count(*) > 1", "cannot use the aggregate count()"),
@@ -293,6 +257,30 @@ mod tests {
             let problem = fails(sql);
             assert!(problem.message.starts_with(expected), "{sql}: {}", problem.message);
         }
+    }
+
+    #[test]
+    fn messages_speak_of_the_users_types() {
+        for (sql, place, expected) in [
+            ("lowr(path) = 'a'", "1:1", "cannot find function `lowr`"),
+            (
+                "path + 1",
+                "1:1",
+                "cannot compile `path + 1`: cannot coerce arithmetic expression text + int to valid types",
+            ),
+            ("abs(path)", "1:1", "cannot compile `abs(path)`: function 'abs' expects Numeric but received text"),
+            ("status = 1 or path ~ '('", "1:22", "cannot read '(' as a regular expression: unclosed group"),
+            ("regexp_like(path, '[')", "1:19", "cannot read '[' as a regular expression: unclosed character class"),
+            (
+                "round(path, 1)",
+                "1:1",
+                "cannot compile `round(path, 1)`: function 'round' requires Decimal, but received text",
+            ),
+        ] {
+            let problem = fails(sql);
+            assert_eq!((problem.place.to_string().as_str(), problem.message.as_str()), (place, expected));
+        }
+        assert_eq!(fails("lowr(path)").hint.as_deref(), Some("did you mean `lower`?"));
     }
 
     #[test]

@@ -9,9 +9,12 @@
 
 mod aggregate;
 mod compile;
+mod lenient;
+mod names;
 
 pub use aggregate::{AggregateCall, Argument};
 pub use compile::Compiler;
+pub use names::type_name;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::datatypes::DataType;

@@ -1,9 +1,30 @@
 //! Metrics derived from events: counters, gauges and histograms by labels, with caps on their series.
 //!
-//! [`Config`]s are built once against the schema. The pipeline's thread observes whole batches; a scrape takes a
-//! snapshot. Nothing here does I/O or reads a clock.
+//! [`Config`]s are built once against the schema, to a [`Plan`] each. The pipeline's thread observes whole batches
+//! into [`Metrics`]; a scrape takes a snapshot of its families, which [`exposition`] writes out. Nothing here does I/O
+//! or reads a clock, and what comes out does not depend on how the input was cut into batches.
+//!
+//! A series past its metric's cap, or past the pipeline's, goes to one whose labels are all `_other_`, and is counted.
+//! A value that cannot be computed, or that its kind of metric cannot take, is left out and counted.
 
-use crate::place::Located;
+mod check;
+mod counter;
+pub mod exposition;
+mod gauge;
+mod histogram;
+mod observe;
+mod plan;
+mod series;
+#[cfg(test)]
+mod tests;
+
+pub use check::check_names;
+pub use observe::Metrics;
+pub use plan::Plan;
+
+use crate::expression::Compiler;
+use crate::place::{Located, Problem};
+use crate::record::schema::Schema;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::num::NonZeroUsize;
@@ -38,4 +59,15 @@ pub enum Kind {
     Counter,
     Gauge,
     Histogram,
+}
+
+impl Config {
+    /// Builds the metric against the schema of the rows that it will observe. Names that clash between metrics are
+    /// for [`check_names`] to find.
+    ///
+    /// # Errors
+    /// Every mistake of the metric, each at its place.
+    pub fn build(&self, schema: &Schema, compiler: &Compiler) -> Result<Plan, Vec<Problem>> {
+        plan::build(self, schema, compiler)
+    }
 }
