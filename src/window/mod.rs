@@ -4,6 +4,23 @@
 //! Results don't depend on how the input was cut into batches: a record is placed, or found late, by the clock's
 //! reading at that record, and closed windows come out in the order in which that clock closes them.
 
+mod definition;
+mod distinct;
+mod engine;
+mod function;
+mod groups;
+mod ledger;
+mod plan;
+mod prepare;
+mod quantile;
+mod render;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use engine::Windows;
+pub use plan::Plan;
+
 use crate::place::{Entries, Located};
 use crate::time::Span;
 use schemars::JsonSchema;

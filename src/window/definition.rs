@@ -1,0 +1,208 @@
+//! The open windows of one definition.
+//!
+//! Time is cut into panes of the greatest common divisor of `size` and `every`. A record updates the state of its
+//! group in one pane; a window's result merges its panes when it closes. All times here are in µs.
+
+use super::groups::Groups;
+use super::ledger::Ledger;
+use super::plan::Plan;
+use super::prepare::Batch;
+use super::render::render;
+use super::state::State;
+use crate::record::event::EventBatch;
+use ahash::RandomState;
+use arrow::array::{Array, RecordBatch};
+use arrow::row::{RowConverter, SortField};
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// Records are placed as if no later and no earlier than this: far outside of what times are used for, and far
+/// enough from the ends of `i64` that no sum with a window's length overflows.
+const FARTHEST: i64 = 1 << 61;
+/// A watermark behind which everything is closed.
+const THE_END: i64 = 1 << 62;
+
+type Pane = HashMap<u32, Box<[State]>, RandomState>;
+
+/// One definition's open panes, groups and ledger.
+#[derive(Debug)]
+pub(super) struct Definition {
+    pub(super) plan: Plan,
+    pub(super) late_total: u64,
+    pub(super) overflow_total: u64,
+    pub(super) failed_total: u64,
+    converter: RowConverter,
+    groups: Groups,
+    /// By start.
+    panes: BTreeMap<i64, Pane>,
+    ledger: Ledger,
+    /// The clock less the lateness; windows that end at or before it are closed.
+    watermark: Option<i64>,
+    /// Starts before this one belong to windows that are closed.
+    next_start: i64,
+    /// End of the next window that has something to close, `i64::MAX` without one.
+    next_close: i64,
+}
+
+impl Definition {
+    pub(super) fn new(plan: Plan, group_cap: usize) -> Self {
+        let fields = plan.inner.fields()[..plan.groups.len()].iter();
+        let converter = RowConverter::new(fields.map(|f| SortField::new(f.data_type().clone())).collect())
+            .expect("all types of columns have an order");
+        Self {
+            plan,
+            late_total: 0,
+            overflow_total: 0,
+            failed_total: 0,
+            converter,
+            groups: Groups::new(group_cap),
+            panes: BTreeMap::new(),
+            ledger: Ledger::new(group_cap),
+            watermark: None,
+            next_start: -THE_END,
+            next_close: i64::MAX,
+        }
+    }
+
+    /// Places the records of `batch` one by one; `closed` takes (start, rows) of the windows that this closes.
+    pub(super) fn push(&mut self, batch: &EventBatch, closed: &mut Vec<(i64, RecordBatch)>) {
+        if batch.rows.num_rows() == 0 {
+            return;
+        }
+        let prepared = Batch::new(&self.plan, &self.converter, &batch.rows, &mut self.failed_total);
+        let stamps = batch.stamps();
+        for row in 0..batch.rows.num_rows() {
+            if batch.clock.is_valid(row) {
+                self.advance(batch.clock.value(row), closed);
+            }
+            if prepared.condition.as_ref().is_none_or(|condition| condition.value(row)) {
+                self.place(stamps.value(row).clamp(-FARTHEST, FARTHEST), &prepared, row);
+            }
+        }
+    }
+
+    /// The stream's clock has come to `clock`.
+    pub(super) fn advance(&mut self, clock: i64, closed: &mut Vec<(i64, RecordBatch)>) {
+        let watermark = clock.clamp(-FARTHEST, FARTHEST) - self.plan.lateness;
+        if self.watermark.is_none_or(|before| before < watermark) {
+            self.watermark = Some(watermark);
+            if self.next_close <= watermark {
+                self.close_through(watermark, closed);
+            }
+        }
+    }
+
+    /// Nothing more will come.
+    pub(super) fn finish(&mut self, closed: &mut Vec<(i64, RecordBatch)>) {
+        self.watermark = Some(THE_END);
+        self.close_through(THE_END, closed);
+    }
+
+    /// See `Windows::drain`.
+    pub(super) fn drain(&mut self) -> Vec<(i64, RecordBatch)> {
+        self.ledger.drain(&self.plan, &self.converter, &mut self.failed_total)
+    }
+
+    fn place(&mut self, stamp: i64, batch: &Batch, row: usize) {
+        // The windows that hold `stamp` start from `oldest` to `newest`.
+        let newest = floor(stamp, self.plan.every);
+        let oldest = floor(stamp - self.plan.size, self.plan.every) + self.plan.every;
+        if let Some(watermark) = self.watermark
+            && oldest + self.plan.size <= watermark
+        {
+            self.late_total += 1;
+            let last_closed = floor(watermark - self.plan.size, self.plan.every);
+            self.ledger.late(&self.plan, oldest, newest.min(last_closed), batch.key(row));
+            if newest <= last_closed {
+                return;
+            }
+        }
+        let Some(group) = self.groups.number(batch.key(row)) else {
+            self.overflow_total += 1;
+            return;
+        };
+        let states = self.states(floor(stamp, self.plan.pane), group);
+        for (state, slot) in states.iter_mut().zip(&batch.slots) {
+            if slot.selected.as_ref().is_none_or(|selected| selected.value(row)) {
+                state.add(&slot.values, row);
+            }
+        }
+    }
+
+    fn states(&mut self, start: i64, group: u32) -> &mut [State] {
+        let Self { panes, groups, plan, next_close, next_start, watermark, .. } = self;
+        let pane = panes.entry(start).or_insert_with(|| {
+            // Windows that ended while there were no panes are closed too.
+            let closed = watermark.map_or(-THE_END, |w| floor(w - plan.size, plan.every) + plan.every);
+            *next_start = (*next_start).max(closed);
+            let first = first_open(plan, start, *next_start);
+            *next_close = (*next_close).min(first + plan.size);
+            Pane::default()
+        });
+        pane.entry(group).or_insert_with(|| {
+            groups.hold(group);
+            plan.slots.iter().map(|slot| State::new(slot.keep)).collect()
+        })
+    }
+
+    fn close_through(&mut self, watermark: i64, closed: &mut Vec<(i64, RecordBatch)>) {
+        // Only windows that have panes are visited, however far the clock has jumped.
+        while let Some(pane) = self.panes.keys().next() {
+            let start = first_open(&self.plan, *pane, self.next_start);
+            if start + self.plan.size > watermark {
+                self.next_close = start + self.plan.size;
+                return;
+            }
+            let rows = self.close(start);
+            self.ledger.close(start, rows.clone());
+            closed.push((start, rows));
+            self.next_start = start + self.plan.every;
+        }
+        self.next_close = i64::MAX;
+    }
+
+    /// Merges the panes of the window at `start`, and lets go of those that no later window needs.
+    fn close(&mut self, start: i64) -> RecordBatch {
+        let mut merged = Pane::default();
+        let mut released = Vec::new();
+        while let Some(first) = self.panes.first_entry().filter(|pane| *pane.key() < start + self.plan.every) {
+            for (group, states) in first.remove() {
+                released.push(group);
+                merge(&mut merged, group, Cow::Owned(states.into_vec()));
+            }
+        }
+        for (_, pane) in self.panes.range(..start + self.plan.size) {
+            for (group, states) in pane {
+                merge(&mut merged, *group, Cow::Borrowed(states));
+            }
+        }
+        let mut groups: Vec<_> = merged.into_iter().map(|(group, s)| (self.groups.key(group).into(), s)).collect();
+        groups.sort_unstable_by(|(a, _): &(Box<[u8]>, _), (b, _)| a.cmp(b));
+        released.into_iter().for_each(|group| self.groups.release(group));
+        render(&self.plan, &self.converter, start, &groups, &mut self.failed_total)
+    }
+}
+
+fn merge(merged: &mut Pane, group: u32, states: Cow<'_, [State]>) {
+    match merged.entry(group) {
+        Entry::Occupied(mut own) => {
+            own.get_mut().iter_mut().zip(states.iter()).for_each(|(own, other)| own.merge(other));
+        }
+        Entry::Vacant(vacant) => {
+            vacant.insert(states.into_owned().into_boxed_slice());
+        }
+    }
+}
+
+/// Start of the first window that holds the pane at `pane` and is not closed.
+fn first_open(plan: &Plan, pane: i64, next_start: i64) -> i64 {
+    let holding = floor(pane - plan.size + plan.pane - 1, plan.every) + plan.every;
+    holding.max(next_start)
+}
+
+/// The largest multiple of `width` that is not above `time`.
+fn floor(time: i64, width: i64) -> i64 {
+    time - time.rem_euclid(width)
+}

@@ -1,0 +1,90 @@
+//! [`Windows`]: all definitions of a pipeline over one stream of events.
+
+use super::definition::Definition;
+use super::plan::Plan;
+use crate::limits;
+use crate::record::event::EventBatch;
+use crate::record::sample::WindowRows;
+use crate::time::EventTime;
+use arrow::array::RecordBatch;
+use std::sync::Arc;
+
+/// The windows of one pipeline.
+#[derive(Debug)]
+pub struct Windows {
+    definitions: Vec<Definition>,
+}
+
+impl Windows {
+    pub fn new(plans: Vec<Plan>) -> Self {
+        Self::with_group_cap(plans, limits::GROUPS_PER_WINDOW)
+    }
+
+    pub(super) fn with_group_cap(plans: Vec<Plan>, cap: usize) -> Self {
+        Self { definitions: plans.into_iter().map(|plan| Definition::new(plan, cap)).collect() }
+    }
+
+    /// Places the records of `batch`, and then moves the clock to `batch.clock_after`. Returns the windows that this
+    /// closed, in the order in which the clock closes them (end + lateness, then definition, then start).
+    pub fn push(&mut self, batch: &EventBatch) -> Vec<WindowRows> {
+        self.each(|definition, closed| {
+            definition.push(batch, closed);
+            if let Some(clock) = batch.clock_after {
+                definition.advance(clock.micros(), closed);
+            }
+        })
+    }
+
+    /// Moves the clock where there are no records to do so, and returns the windows that this closed.
+    pub fn advance(&mut self, clock: EventTime) -> Vec<WindowRows> {
+        self.each(|definition, closed| definition.advance(clock.micros(), closed))
+    }
+
+    /// The input is complete: closes all windows. What is pushed after that is late.
+    pub fn finish(&mut self) -> Vec<WindowRows> {
+        self.each(Definition::finish)
+    }
+
+    /// Hands out, for storing, the rows of all windows closed since the last call, with their late records counted up
+    /// to now. A late record whose group had no row gets one here, without values. Rows are kept in memory until
+    /// this is called; call it regularly.
+    pub fn drain(&mut self) -> Vec<WindowRows> {
+        self.each(|definition, closed| *closed = definition.drain())
+    }
+
+    /// Late records so far, by window name: those that missed at least one window that they belong to.
+    pub fn late_counts(&self) -> Vec<(Arc<str>, u64)> {
+        self.counts(|definition| definition.late_total)
+    }
+
+    /// Records so far that were not aggregated because of [`limits::GROUPS_PER_WINDOW`], by window name.
+    pub fn overflow_counts(&self) -> Vec<(Arc<str>, u64)> {
+        self.counts(|definition| definition.overflow_total)
+    }
+
+    /// Values so far that an expression could not compute and that counted as null, by window name.
+    pub fn failed_counts(&self) -> Vec<(Arc<str>, u64)> {
+        self.counts(|definition| definition.failed_total)
+    }
+
+    fn counts(&self, count: impl Fn(&Definition) -> u64) -> Vec<(Arc<str>, u64)> {
+        self.definitions.iter().map(|definition| (definition.plan.name.clone(), count(definition))).collect()
+    }
+
+    fn each(&mut self, mut step: impl FnMut(&mut Definition, &mut Vec<(i64, RecordBatch)>)) -> Vec<WindowRows> {
+        let mut all = Vec::new();
+        for (number, definition) in self.definitions.iter_mut().enumerate() {
+            let mut closed = Vec::new();
+            step(definition, &mut closed);
+            let plan = &definition.plan;
+            all.extend(closed.into_iter().map(|(start, rows)| {
+                let end = start + plan.size;
+                let (start_time, end_time) = (EventTime::from_micros(start), EventTime::from_micros(end));
+                let rows = WindowRows { window: plan.name.clone(), start: start_time, end: end_time, rows };
+                ((end + plan.lateness, number, start), rows)
+            }));
+        }
+        all.sort_by_key(|(order, _)| *order);
+        all.into_iter().map(|(_, rows)| rows).collect()
+    }
+}

@@ -1,0 +1,312 @@
+//! A window definition → a [`Plan`], with every mistake in it found at once.
+
+use super::function::{Aggregate, Class, Read, resolve};
+use super::state::Keep;
+use super::{Config, Kind};
+use crate::expression::{Compiler, Expression};
+use crate::place::{Located, Problem, did_you_mean};
+use crate::record::sample::{WindowSchema, columns};
+use crate::record::schema::{ColumnType, Schema};
+use crate::time::Span;
+use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Panes that a window may be put together from; more would make each closing a merge of that many states per group.
+const PANES_PER_WINDOW: i64 = 10_000;
+/// Longest window, and longest lateness: ten years. Keeps all sums of times far from the ends of their range.
+const LONGEST: Span = Span::from_secs(3_650 * 86_400);
+
+/// What is kept per group and pane. Aggregates that need the same share it.
+#[derive(Debug, Clone)]
+pub(super) struct Slot {
+    pub(super) keep: Keep,
+    pub(super) argument: Option<(Expression, Class)>,
+    pub(super) filter: Option<Expression>,
+}
+
+/// One aggregate's column: which slot it is read from, and how.
+#[derive(Debug, Clone)]
+pub(super) struct Output {
+    pub(super) slot: usize,
+    pub(super) read: Read,
+    pub(super) result: Class,
+}
+
+/// A window definition, checked and compiled.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub(super) name: Arc<str>,
+    /// All four in µs; `size` and `every` are multiples of `pane`.
+    pub(super) size: i64,
+    pub(super) every: i64,
+    pub(super) pane: i64,
+    pub(super) lateness: i64,
+    pub(super) condition: Option<Expression>,
+    /// Positions of the group columns in the event schema.
+    pub(super) groups: Vec<usize>,
+    pub(super) slots: Vec<Slot>,
+    pub(super) outputs: Vec<Output>,
+    pub(super) derive: Vec<Expression>,
+    /// Group columns, aggregates, derived values: what `derive` sees, in stages.
+    pub(super) inner: SchemaRef,
+    pub(super) group_names: Vec<String>,
+    pub(super) schema: SchemaRef,
+}
+
+impl Plan {
+    /// What the rows of this window look like.
+    pub fn schema(&self) -> WindowSchema {
+        WindowSchema {
+            window: self.name.clone(),
+            group_by: self.group_names.clone(),
+            arrow: self.schema.clone(),
+        }
+    }
+}
+
+impl Config {
+    /// Checks and compiles this definition over events of `schema`.
+    ///
+    /// # Errors
+    /// All mistakes that can be told apart: in the name, the sizes, the group columns and each expression.
+    pub fn build(&self, schema: &Schema, compiler: &Compiler) -> Result<Plan, Vec<Problem>> {
+        let mut problems = Vec::new();
+        check_name(&self.name, "window", &mut problems);
+        let (size, every, pane) = self.sizes(&mut problems);
+        let condition = self.condition.as_ref().and_then(|sql| {
+            compiler.predicate(sql, &schema.arrow).map_err(|more| problems.extend(more)).ok()
+        });
+        let mut names = HashSet::new();
+        let groups = self.groups(schema, &mut names, &mut problems);
+        let mut fields: Vec<Field> = groups.iter().map(|at| schema.arrow.field(*at).clone().with_nullable(true)).collect();
+        let (slots, outputs) = self.aggregates(schema, compiler, &mut fields, &mut names, &mut problems);
+        let derive = if problems.is_empty() {
+            self.derived(compiler, &mut fields, &mut names, &mut problems)
+        } else {
+            // Without all aggregates, expressions over them would be blamed for what is no fault of theirs.
+            Vec::new()
+        };
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let inner = Arc::new(ArrowSchema::new(fields));
+        Ok(Plan {
+            name: self.name.value.as_str().into(),
+            size,
+            every,
+            pane,
+            lateness: self.lateness.micros(),
+            condition,
+            group_names: groups.iter().map(|at| schema.arrow.field(*at).name().clone()).collect(),
+            groups,
+            slots,
+            outputs,
+            derive,
+            schema: result_schema(&inner),
+            inner,
+        })
+    }
+
+    /// `size`, `every` and the width of a pane in µs; harmless ones where there are problems.
+    fn sizes(&self, problems: &mut Vec<Problem>) -> (i64, i64, i64) {
+        let size = self.size.value.micros();
+        let before = problems.len();
+        if size <= 0 {
+            problems.push(self.size.problem("cannot use a window of no length").hint("as in `size: 5m`"));
+        }
+        for (span, place) in [(self.size.value, self.size.place), (self.lateness, self.name.place)] {
+            if span > LONGEST {
+                problems.push(Problem::new(place, format!("cannot use a window over {span}, the longest is {LONGEST}")));
+            }
+        }
+        let every = match (self.kind, &self.every) {
+            (Kind::Tumbling, None) => size,
+            (Kind::Tumbling, Some(every)) => {
+                problems.push(
+                    every
+                        .problem("cannot use `every` in a tumbling window")
+                        .hint("its windows follow each other; overlapping ones are `kind: sliding`"),
+                );
+                size
+            }
+            (Kind::Sliding, None) => {
+                problems.push(
+                    self.size
+                        .problem("cannot build a sliding window without `every`")
+                        .hint("say how far apart windows start, as in `every: 30s`"),
+                );
+                size
+            }
+            (Kind::Sliding, Some(every)) => {
+                if every.value.micros() <= 0 || every.value > self.size.value {
+                    problems.push(
+                        every
+                            .problem(format!("cannot start a window every {} when its size is {}", every.value, self.size.value))
+                            .hint("`every` is more than 0 and at most `size`"),
+                    );
+                }
+                every.value.micros()
+            }
+        };
+        if problems.len() > before {
+            return (1, 1, 1);
+        }
+        let pane = gcd(size, every);
+        if size / pane > PANES_PER_WINDOW {
+            problems.push(
+                self.size
+                    .problem(format!(
+                        "cannot put a window of {} together from {} panes of {}, at most {PANES_PER_WINDOW}",
+                        self.size.value,
+                        size / pane,
+                        Span::from_micros(pane)
+                    ))
+                    .hint("choose a longer `every` that divides `size`"),
+            );
+        }
+        (size, every, pane)
+    }
+
+    fn groups(&self, schema: &Schema, names: &mut HashSet<String>, problems: &mut Vec<Problem>) -> Vec<usize> {
+        let mut groups = Vec::new();
+        for group in &self.group_by {
+            let Ok(at) = schema.arrow.index_of(&group.value) else {
+                let known = || schema.columns.iter().map(|c| c.name.as_str());
+                let hint = match did_you_mean(&group.value, known()) {
+                    Some(close) => format!("did you mean `{close}`?"),
+                    None => format!("columns here: {}", known().collect::<Vec<_>>().join(", ")),
+                };
+                problems.push(group.problem(format!("cannot find column `{}`", group.value)).hint(hint));
+                continue;
+            };
+            if schema.arrow.field(at).data_type() == &ColumnType::Float.arrow() {
+                problems.push(
+                    group
+                        .problem(format!("cannot group by `{}`, its type is float", group.value))
+                        .hint("floats are hardly ever equal; compute a text or an integer of it with `set:`"),
+                );
+            } else if is_reserved(&group.value) {
+                problems.push(group.problem(format!("cannot group by `{}`, every window result has that column", group.value)));
+            } else if !names.insert(group.value.clone()) {
+                problems.push(group.problem(format!("cannot group by `{}` twice", group.value)));
+            } else {
+                groups.push(at);
+            }
+        }
+        groups
+    }
+
+    fn aggregates(
+        &self,
+        schema: &Schema,
+        compiler: &Compiler,
+        fields: &mut Vec<Field>,
+        names: &mut HashSet<String>,
+        problems: &mut Vec<Problem>,
+    ) -> (Vec<Slot>, Vec<Output>) {
+        let (mut slots, mut outputs) = (Vec::new(), Vec::new());
+        if self.aggregate.0.is_empty() {
+            problems.push(
+                self.name
+                    .problem(format!("cannot build window `{}` without aggregates", self.name.value))
+                    .hint("as in `aggregate: { requests: count(*) }`"),
+            );
+        }
+        for (name, sql) in &self.aggregate.0 {
+            check_column(name, names, problems);
+            match compiler.aggregate(sql, &schema.arrow).and_then(|call| resolve(sql, call)) {
+                Ok(aggregate) => {
+                    fields.push(Field::new(&name.value, aggregate.result.arrow(), true));
+                    outputs.push(place(&mut slots, aggregate));
+                }
+                Err(more) => problems.extend(more),
+            }
+        }
+        (slots, outputs)
+    }
+
+    fn derived(
+        &self,
+        compiler: &Compiler,
+        fields: &mut Vec<Field>,
+        names: &mut HashSet<String>,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Expression> {
+        let mut derive = Vec::new();
+        for (name, sql) in &self.derive.0 {
+            check_column(name, names, problems);
+            match compiler.compile(sql, &Arc::new(ArrowSchema::new(fields.clone()))) {
+                Ok(expression) => match Class::of(expression.data_type()) {
+                    Some(class) => {
+                        fields.push(Field::new(&name.value, class.arrow(), true));
+                        derive.push(expression);
+                    }
+                    None => problems.push(sql.problem(format!(
+                        "cannot keep `{}` as a column, its type is {}",
+                        sql.value,
+                        expression.data_type()
+                    ))),
+                },
+                Err(more) => problems.extend(more),
+            }
+        }
+        derive
+    }
+}
+
+/// Puts an aggregate into a slot that keeps what it needs, a new one if there is none yet.
+fn place(slots: &mut Vec<Slot>, aggregate: Aggregate) -> Output {
+    let sql = |e: &Option<Expression>| e.as_ref().map(|e| e.sql().to_owned());
+    let argument = |a: &Option<(Expression, Class)>| a.as_ref().map(|(e, _)| e.sql().to_owned());
+    let same = |slot: &Slot| {
+        slot.keep == aggregate.keep
+            && argument(&slot.argument) == argument(&aggregate.argument)
+            && sql(&slot.filter) == sql(&aggregate.filter)
+    };
+    let at = slots.iter().position(same).unwrap_or(slots.len());
+    let output = Output { slot: at, read: aggregate.read, result: aggregate.result };
+    if at == slots.len() {
+        slots.push(Slot { keep: aggregate.keep, argument: aggregate.argument, filter: aggregate.filter });
+    }
+    output
+}
+
+fn result_schema(inner: &ArrowSchema) -> SchemaRef {
+    let stamp = || ColumnType::Timestamp.arrow();
+    let mut fields =
+        vec![Field::new(columns::WINDOW_START, stamp(), false), Field::new(columns::WINDOW_END, stamp(), false)];
+    fields.extend(inner.fields().iter().map(|field| field.as_ref().clone()));
+    fields.push(Field::new(columns::LATE, DataType::Int64, false));
+    fields.push(Field::new(columns::PROVISIONAL, DataType::Boolean, false));
+    Arc::new(ArrowSchema::new(fields))
+}
+
+fn is_reserved(name: &str) -> bool {
+    [columns::WINDOW_START, columns::WINDOW_END, columns::LATE, columns::PROVISIONAL].contains(&name)
+}
+
+fn check_column(name: &Located<String>, names: &mut HashSet<String>, problems: &mut Vec<Problem>) {
+    check_name(name, "result column", problems);
+    if is_reserved(&name.value) {
+        problems.push(name.problem(format!("cannot name a column `{}`, every window result has that one", name.value)));
+    } else if !names.insert(name.value.clone()) {
+        problems.push(name.problem(format!("cannot name a second column `{}`", name.value)));
+    }
+}
+
+fn check_name(name: &Located<String>, what: &str, problems: &mut Vec<Problem>) {
+    let mut letters = name.value.chars();
+    let valid = letters.next().is_some_and(|c| c.is_ascii_lowercase() || c == '_')
+        && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if !valid {
+        problems.push(
+            name.problem(format!("cannot use {:?} as the name of a {what}", name.value))
+                .hint("names are lower-case letters, digits and `_`, and don't start with a digit"),
+        );
+    }
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

@@ -1,0 +1,114 @@
+//! What a window definition needs of a batch, computed once on whole columns before its records are placed.
+
+use super::function::Class;
+use super::plan::{Plan, Slot};
+use super::state::Values;
+use crate::expression::Expression;
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::{cast, concat};
+use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow::row::{RowConverter, Rows};
+
+/// An argument of a batch: its values, and which rows count (not null, finite, and passing the filter).
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) values: Values,
+    pub(super) selected: Option<BooleanBuffer>,
+}
+
+/// A batch as one definition sees it.
+pub(super) struct Batch {
+    /// Rows for which `where` is true; `None`: all.
+    pub(super) condition: Option<BooleanBuffer>,
+    /// Keys whose bytes are ordered as the groups are, null first; `None` without group columns.
+    pub(super) keys: Option<Rows>,
+    pub(super) slots: Vec<Prepared>,
+}
+
+impl Batch {
+    /// `failed` is counted up by the values that an expression could not compute; they are null.
+    pub(super) fn new(plan: &Plan, converter: &RowConverter, rows: &RecordBatch, failed: &mut u64) -> Self {
+        let condition = plan.condition.as_ref().map(|condition| true_rows(&evaluate(condition, rows, failed)));
+        let keys = (!plan.groups.is_empty()).then(|| {
+            let columns: Vec<ArrayRef> = plan.groups.iter().map(|at| rows.column(*at).clone()).collect();
+            converter.convert_columns(&columns).expect("the group columns have the schema's types")
+        });
+        let slots = plan.slots.iter().map(|slot| prepare(slot, rows, failed)).collect();
+        Self { condition, keys, slots }
+    }
+
+    /// The key of a row's group.
+    pub(super) fn key(&self, row: usize) -> &[u8] {
+        self.keys.as_ref().map_or(&[], |keys| keys.row(row).data())
+    }
+}
+
+fn prepare(slot: &Slot, rows: &RecordBatch, failed: &mut u64) -> Prepared {
+    let filter = slot.filter.as_ref().map(|filter| true_rows(&evaluate(filter, rows, failed)));
+    let Some((expression, class)) = &slot.argument else {
+        return Prepared { values: Values::None, selected: filter };
+    };
+    let array = to_class(&evaluate(expression, rows, failed), *class);
+    let present = match array.as_primitive_opt::<Float64Type>() {
+        Some(floats) => {
+            let finite = BooleanBuffer::collect_bool(floats.len(), |row| floats.value(row).is_finite());
+            Some(intersect(floats.nulls().map(|nulls| nulls.inner().clone()), finite))
+        }
+        None => array.nulls().map(|nulls| nulls.inner().clone()),
+    };
+    let selected = match (present, filter) {
+        (present, Some(filter)) => Some(intersect(present, filter)),
+        (present, None) => present,
+    };
+    Prepared { values: values(&array, *class), selected }
+}
+
+fn intersect(first: Option<BooleanBuffer>, second: BooleanBuffer) -> BooleanBuffer {
+    first.map_or_else(|| second.clone(), |first| &first & &second)
+}
+
+fn values(array: &ArrayRef, class: Class) -> Values {
+    match class {
+        Class::Int => Values::Int(array.as_primitive().clone()),
+        Class::Time => Values::Int(array.as_primitive::<TimestampMicrosecondType>().reinterpret_cast::<Int64Type>()),
+        Class::Float => Values::Float(array.as_primitive().clone()),
+        Class::Bool => Values::Bool(array.as_boolean().clone()),
+        Class::Text => Values::Text(array.as_string().clone()),
+    }
+}
+
+/// `array` in its class's one type; what doesn't fit becomes null.
+pub(super) fn to_class(array: &ArrayRef, class: Class) -> ArrayRef {
+    if array.data_type() == &class.arrow() {
+        return array.clone();
+    }
+    cast(array, &class.arrow()).unwrap_or_else(|_| new_null_array(&class.arrow(), array.len()))
+}
+
+/// The rows for which a condition is true (not false, not null).
+fn true_rows(mask: &ArrayRef) -> BooleanBuffer {
+    let mask: &BooleanArray = mask.as_boolean();
+    intersect(mask.nulls().map(|nulls| nulls.inner().clone()), mask.values().clone())
+}
+
+/// The expression's values. Where a kernel refuses the batch, rows are tried one by one, so that one bad value costs
+/// one null.
+pub(super) fn evaluate(expression: &Expression, rows: &RecordBatch, failed: &mut u64) -> ArrayRef {
+    if let Ok(values) = expression.evaluate(rows) {
+        return values;
+    }
+    let single: Vec<ArrayRef> = (0..rows.num_rows())
+        .map(|row| {
+            expression.evaluate(&rows.slice(row, 1)).unwrap_or_else(|_| {
+                *failed += 1;
+                new_null_array(expression.data_type(), 1)
+            })
+        })
+        .collect();
+    let single: Vec<&dyn Array> = single.iter().map(AsRef::as_ref).collect();
+    match concat(&single) {
+        Ok(values) => values,
+        Err(_) => new_null_array(expression.data_type(), rows.num_rows()),
+    }
+}

@@ -1,0 +1,81 @@
+//! States of groups → the rows of a closed window.
+
+use super::function::{Class, Read};
+use super::plan::{Output, Plan};
+use super::prepare::{evaluate, to_class};
+use super::state::State;
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray,
+};
+use arrow::buffer::{BooleanBuffer, NullBuffer};
+use arrow::datatypes::{Float64Type, Schema};
+use arrow::row::RowConverter;
+use std::sync::Arc;
+
+/// The groups of one window, sorted by key, with what was kept of each.
+pub(super) type Groups = Vec<(Box<[u8]>, Box<[State]>)>;
+
+/// Builds the rows of the window that starts at `start` (µs), in the order of `groups`, none of them late.
+pub(super) fn render(
+    plan: &Plan,
+    converter: &RowConverter,
+    start: i64,
+    groups: &Groups,
+    failed: &mut u64,
+) -> RecordBatch {
+    let mut columns = group_columns(plan, converter, groups);
+    columns.extend(plan.outputs.iter().map(|output| aggregate_column(output, groups)));
+    for (number, expression) in plan.derive.iter().enumerate() {
+        let field = plan.inner.field(plan.inner.fields().len() - plan.derive.len() + number);
+        let class = Class::of(field.data_type()).expect("a derived column was planned with its class");
+        let seen = Arc::new(Schema::new(plan.inner.fields()[..columns.len()].to_vec()));
+        let rows = batch(seen, columns.clone(), groups.len());
+        columns.push(finite(&to_class(&evaluate(expression, &rows, failed), class)));
+    }
+    let stamps = |time: i64| {
+        let times = TimestampMicrosecondArray::from_value(time, groups.len()).with_timezone("UTC");
+        Arc::new(times) as ArrayRef
+    };
+    let mut all = vec![stamps(start), stamps(start + plan.size)];
+    all.append(&mut columns);
+    all.push(Arc::new(Int64Array::from_value(0, groups.len())));
+    all.push(Arc::new(BooleanArray::new(BooleanBuffer::new_unset(groups.len()), None)));
+    batch(plan.schema.clone(), all, groups.len())
+}
+
+fn batch(schema: Arc<Schema>, columns: Vec<ArrayRef>, rows: usize) -> RecordBatch {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(schema, columns, &options).expect("the plan fixed the columns' types")
+}
+
+fn group_columns(plan: &Plan, converter: &RowConverter, groups: &Groups) -> Vec<ArrayRef> {
+    if plan.groups.is_empty() {
+        return Vec::new();
+    }
+    let parser = converter.parser();
+    converter
+        .convert_rows(groups.iter().map(|(key, _)| parser.parse(key)))
+        .expect("the keys were made by this converter")
+}
+
+fn aggregate_column(output: &Output, groups: &Groups) -> ArrayRef {
+    let states = groups.iter().map(|(_, states)| &states[output.slot]);
+    match output.read {
+        Read::Int if output.result == Class::Time => {
+            let times: TimestampMicrosecondArray = states.map(State::int).collect();
+            Arc::new(times.with_timezone("UTC"))
+        }
+        Read::Int => Arc::new(states.map(State::int).collect::<Int64Array>()),
+        Read::Float => Arc::new(states.map(State::float).collect::<Float64Array>()),
+        Read::Mean => Arc::new(states.map(State::mean).collect::<Float64Array>()),
+        Read::Quantile(q) => Arc::new(states.map(|state| state.quantile(q)).collect::<Float64Array>()),
+    }
+}
+
+/// Makes NaN and infinities null: 0/0 is no data.
+fn finite(array: &ArrayRef) -> ArrayRef {
+    let Some(floats) = array.as_primitive_opt::<Float64Type>() else { return array.clone() };
+    let finite = NullBuffer::new(BooleanBuffer::collect_bool(floats.len(), |row| floats.value(row).is_finite()));
+    let nulls = NullBuffer::union(floats.nulls(), Some(&finite));
+    Arc::new(Float64Array::new(floats.values().clone(), nulls))
+}
