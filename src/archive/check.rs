@@ -21,7 +21,8 @@ impl Config {
     }
 
     fn check_url(&self) -> Option<Problem> {
-        let problem = |detail: String| self.url.problem(format!("cannot use {:?} as an archive: {detail}", self.url.value));
+        let problem =
+            |detail: String| self.url.problem(format!("cannot use {:?} as an archive: {detail}", self.url.value));
         match folder(&self.url.value) {
             Err(BadUrl::NotBuiltIn(scheme)) => Some(
                 self.url
@@ -99,10 +100,7 @@ fn check_level(
         (_, None) => {
             let texts = schema.columns.iter().filter(|c| c.kind == ColumnType::Text).map(|c| c.name.as_str());
             let hint = did_you_mean(name, texts.chain(["date", "hour"])).map(|near| format!("did you mean `{near}`?"));
-            Some((
-                format!("cannot partition by {name:?}, expected date, hour or a text column of the schema"),
-                hint,
-            ))
+            Some((format!("cannot partition by {name:?}, expected date, hour or a text column of the schema"), hint))
         }
     }
 }
@@ -133,7 +131,9 @@ mod tests {
     fn bad_ones_say_what_was_expected() {
         assert_eq!(
             check("s3://logs/x", &["date"]),
-            ["cannot use s3:// yet, it is not built in this version (use a folder, as in file:///var/lib/headrig/archive)"]
+            [
+                "cannot use s3:// yet, it is not built in this version (use a folder, as in file:///var/lib/headrig/archive)"
+            ]
         );
         for url in ["", "file://relative/x", "file:/x", "ftp://x/y"] {
             assert_eq!(check(url, &[]).len(), 1, "{url}");

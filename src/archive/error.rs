@@ -50,7 +50,9 @@ impl ArchiveError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Io { cause, path, .. } => io_hint(cause.kind(), path),
-            Self::Locked { .. } => Some("stop the other one, or give this pipeline another name or `archive.url`".into()),
+            Self::Locked { .. } => {
+                Some("stop the other one, or give this pipeline another name or `archive.url`".into())
+            }
             Self::Conflict { .. } => Some("let one daemon only write a pipeline into an archive".into()),
             Self::Corrupt { .. } => Some(
                 "restore the file from a backup; if it was removed on purpose, remove its entry from the newest \
@@ -69,7 +71,12 @@ impl ArchiveError {
         match self {
             Self::Io { cause, .. } => matches!(
                 cause.kind(),
-                E::StorageFull | E::QuotaExceeded | E::Interrupted | E::TimedOut | E::ResourceBusy | E::StaleNetworkFileHandle
+                E::StorageFull
+                    | E::QuotaExceeded
+                    | E::Interrupted
+                    | E::TimedOut
+                    | E::ResourceBusy
+                    | E::StaleNetworkFileHandle
             ),
             Self::Locked { .. } | Self::Broken { .. } => true,
             _ => false,

@@ -208,9 +208,7 @@ mod tests {
 
     fn check(rows: &[(i64, Option<&str>)], levels: &[Level]) -> Vec<(String, Vec<i64>)> {
         let parts = split(&batch(rows), 0, levels).unwrap();
-        let numbers = |part: &Part| {
-            part.rows.column(2).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec()
-        };
+        let numbers = |part: &Part| part.rows.column(2).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec();
         parts.iter().map(|part| (part.folder(), numbers(part))).collect()
     }
 

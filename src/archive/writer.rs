@@ -206,7 +206,11 @@ impl Archive {
     }
 
     /// Ends the staged files, durably, and says what shall be sealed.
-    pub(crate) fn prepare(&mut self, checkpoint: &Checkpoint, watermark: Option<EventTime>) -> Result<Seal, ArchiveError> {
+    pub(crate) fn prepare(
+        &mut self,
+        checkpoint: &Checkpoint,
+        watermark: Option<EventTime>,
+    ) -> Result<Seal, ArchiveError> {
         let mut footer =
             vec![KeyValue::new("headrig.position_range".to_owned(), position_range(&self.checkpoint, checkpoint))];
         footer.extend(watermark.map(|w| KeyValue::new("headrig.watermark".to_owned(), w.to_string())));

@@ -125,7 +125,8 @@ pub(crate) mod tests {
 
     #[test]
     fn numbers_are_short() {
-        for (value, expected) in [("0.3123456", "0.3123"), ("2.0", "2"), ("1e-7", "1e-7"), ("412", "412"), ("null", "null")]
+        for (value, expected) in
+            [("0.3123456", "0.3123"), ("2.0", "2"), ("1e-7", "1e-7"), ("412", "412"), ("null", "null")]
         {
             assert_eq!(short(&serde_json::from_str(value).unwrap()), expected);
         }

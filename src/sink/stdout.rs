@@ -57,7 +57,8 @@ mod tests {
     #[tokio::test]
     async fn one_line_an_event() {
         let json = check(Style::Json).await;
-        let ids: Vec<_> = json.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["id"].clone()).collect();
+        let ids: Vec<_> =
+            json.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["id"].clone()).collect();
         assert_eq!(ids, ["a1", "a1"]);
         assert_eq!(check(Style::Readable(Colour::Off)).await.lines().count(), 2);
     }
