@@ -68,3 +68,19 @@ pub const DRAIN: Span = Span::from_secs(30);
 
 /// Bytes of a pipeline or schema file; a larger one is a mistake.
 pub const CONFIG_BYTES: u64 = 1 << 20;
+
+/// HTTP connections open at a time. More wait in the system's queue until one ends.
+pub const HTTP_CONNECTIONS: usize = 256;
+
+/// Bytes of an HTTP request's line and headers, and of the buffer that a response goes through.
+pub const HTTP_HEADER_BYTES: usize = 16 << 10;
+
+/// How long a client may take to send a request's headers, and how long it may keep an idle connection open.
+pub const HTTP_HEADER_WAIT: Span = Span::from_secs(30);
+
+/// How old an HTTP connection may become before it has to be made anew, so that clients that read slowly or never
+/// cannot hold all of [`HTTP_CONNECTIONS`].
+pub const HTTP_CONNECTION_AGE: Span = Span::from_secs(600);
+
+/// How long a request that is being answered may go on when the server ends.
+pub const HTTP_DRAIN: Span = Span::from_secs(5);

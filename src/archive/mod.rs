@@ -5,7 +5,32 @@
 //! positions that they cover, and only then they are renamed into place. What a crash leaves is finished or thrown
 //! away at the next start, by the newest seal. One thread owns an archive; only a [`Receipt`] says that rows are safe.
 //!
+//! | where | what |
+//! | --- | --- |
+//! | `data/ dead/ windows/ alerts/` | Hive folders of whole, sealed files; nothing else is ever there |
+//! | `_headrig/{pipeline}/lock` | locked while a daemon writes; holds its writer id |
+//! | `_headrig/{pipeline}/staging/` | files that no seal names yet, or that a seal names and a crash left unmoved |
+//! | `_headrig/{pipeline}/seals/{number}.json` | what each seal made durable; put if absent, never changed |
+//!
+//! Everything blocks, on the caller's thread. After any error an archive refuses further work: what it holds in
+//! memory is no longer known to be whole. Opening it again goes on from the newest seal.
+//!
 //! [`Receipt`]: crate::record::receipt::Receipt
+
+mod check;
+mod disk;
+mod error;
+mod partition;
+mod seal;
+mod staging;
+mod table;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use error::ArchiveError;
+pub use table::Kind;
+pub use writer::{Archive, ArchivePlan, Sealed};
 
 use crate::place::Located;
 use crate::time::Span;

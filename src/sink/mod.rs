@@ -1,9 +1,22 @@
 //! Receivers of alert events, one file each.
 //!
 //! Each receiver has a task and a bounded queue of its own, so that a slow one delays nobody else. `deliver` returns
-//! when the receiver has taken the events; until then they count as not delivered.
+//! when the receiver has taken the events; until then they count as not delivered. Nothing is delivered when a sink is
+//! dropped, and an error leaves open how many of the events have arrived: they are all delivered again, and their ids
+//! tell receivers so.
 
-use crate::place::Located;
+mod error;
+mod file;
+mod readable;
+mod route;
+mod stdout;
+
+pub use error::SinkError;
+pub use route::route;
+
+use crate::place::{Located, Problem};
+use crate::record::alert::AlertEvent;
+use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -16,6 +29,33 @@ pub enum Config {
     Stdout(StdoutConfig),
     /// JSON lines appended to a file.
     File(FileConfig),
+}
+
+/// A receiver, connected. Owned by one task.
+pub trait Sink: Send + std::fmt::Debug {
+    /// Hands over `events`, in order; when it returns, the receiver has them.
+    fn deliver<'a>(&'a mut self, events: &'a [AlertEvent]) -> BoxFuture<'a, Result<(), SinkError>>;
+}
+
+impl Config {
+    /// All mistakes in this configuration; looks at nothing else.
+    pub fn check(&self) -> Vec<Problem> {
+        match self {
+            Self::Stdout(_) => Vec::new(),
+            Self::File(config) => config.check(),
+        }
+    }
+
+    /// Opens what the receiver needs. Starts nothing.
+    ///
+    /// # Errors
+    /// When a file cannot be opened or written.
+    pub fn connect(&self) -> Result<Box<dyn Sink>, SinkError> {
+        match self {
+            Self::Stdout(_) => Ok(Box::new(stdout::Stdout::connect())),
+            Self::File(config) => Ok(Box::new(file::File::connect(config)?)),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -1,0 +1,151 @@
+//! `archive:` checked without touching a disk.
+
+use super::{ArchiveError, Config};
+use crate::place::{Problem, did_you_mean};
+use crate::record::schema::{ColumnType, Schema};
+use std::path::PathBuf;
+
+impl Config {
+    /// All mistakes in this configuration, for events of `schema`.
+    pub fn check(&self, schema: &Schema) -> Vec<Problem> {
+        let mut problems: Vec<Problem> = self.check_url().into_iter().collect();
+        for (number, level) in self.partition_by.iter().enumerate() {
+            let before = &self.partition_by[..number];
+            if let Some(problem) = check_level(&level.value, before, schema) {
+                let mut found = level.problem(problem.0);
+                found.hint = problem.1;
+                problems.push(found);
+            }
+        }
+        problems
+    }
+
+    fn check_url(&self) -> Option<Problem> {
+        let problem =
+            |detail: String| self.url.problem(format!("cannot use {:?} as an archive: {detail}", self.url.value));
+        match folder(&self.url.value) {
+            Err(BadUrl::NotBuiltIn(scheme)) => Some(
+                self.url
+                    .problem(format!("cannot use {scheme}:// yet, it is not built in this version"))
+                    .hint("use a folder, as in file:///var/lib/headrig/archive"),
+            ),
+            Err(bad) => Some(problem(bad.to_string()).hint("use a folder, as in file:///var/lib/headrig/archive")),
+            Ok(_) => None,
+        }
+    }
+
+    /// The archive's folder.
+    pub(crate) fn folder(&self) -> Result<PathBuf, ArchiveError> {
+        folder(&self.url.value)
+            .map_err(|bad| ArchiveError::Url { url: self.url.value.clone(), detail: bad.to_string() })
+    }
+}
+
+/// Why a URL names no folder.
+#[derive(Debug, thiserror::Error)]
+enum BadUrl {
+    #[error("it is empty")]
+    Empty,
+    #[error("{0}:// is not built in this version")]
+    NotBuiltIn(String),
+    #[error("the scheme {0:?} is not known, expected file:// or a folder")]
+    UnknownScheme(String),
+    #[error("expected three slashes and an absolute folder behind file:")]
+    Relative,
+}
+
+fn folder(url: &str) -> Result<PathBuf, BadUrl> {
+    if url.trim().is_empty() {
+        return Err(BadUrl::Empty);
+    }
+    if url.starts_with("file:") {
+        let parsed = url::Url::parse(url).map_err(|_| BadUrl::Relative)?;
+        let absolute = url.starts_with("file:///").then(|| parsed.to_file_path().ok()).flatten();
+        return absolute.ok_or(BadUrl::Relative);
+    }
+    match url.split_once("://") {
+        None => Ok(PathBuf::from(url)),
+        Some((scheme @ ("s3" | "s3a" | "gs" | "gcs" | "az" | "azure" | "abfs" | "abfss" | "adl"), _)) => {
+            Err(BadUrl::NotBuiltIn(scheme.to_owned()))
+        }
+        Some((scheme, _)) => Err(BadUrl::UnknownScheme(scheme.to_owned())),
+    }
+}
+
+/// What is wrong with one entry of `partition_by`, and its remedy.
+fn check_level(
+    name: &str,
+    before: &[crate::place::Located<String>],
+    schema: &Schema,
+) -> Option<(String, Option<String>)> {
+    if before.iter().any(|b| b.value == name) {
+        return Some((format!("cannot partition by {name:?} twice"), None));
+    }
+    let column = schema.column(name);
+    match (name, column) {
+        ("date" | "hour", Some(_)) => Some((
+            format!("cannot partition by {name:?}, the schema has a column of that name"),
+            Some("rename the column in the schema".into()),
+        )),
+        ("hour", None) if !before.iter().any(|b| b.value == "date") => Some((
+            "cannot partition by \"hour\" without \"date\" before it".into(),
+            Some("write `partition_by: [date, hour]`".into()),
+        )),
+        ("date" | "hour", None) => None,
+        (_, Some(column)) if column.kind == ColumnType::Text => None,
+        (_, Some(column)) => Some((
+            format!("cannot partition by {name:?}, it is of type {}, expected a text column", column.kind.as_str()),
+            None,
+        )),
+        (_, None) => {
+            let texts = schema.columns.iter().filter(|c| c.kind == ColumnType::Text).map(|c| c.name.as_str());
+            let hint = did_you_mean(name, texts.chain(["date", "hour"])).map(|near| format!("did you mean `{near}`?"));
+            Some((format!("cannot partition by {name:?}, expected date, hour or a text column of the schema"), hint))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::table::tests::schema;
+    use crate::place::Located;
+
+    fn check(url: &str, partition_by: &[&str]) -> Vec<String> {
+        let config = Config {
+            url: Located::nowhere(url.to_owned()),
+            partition_by: partition_by.iter().map(|p| Located::nowhere((*p).to_owned())).collect(),
+            flush: super::super::FlushConfig::default(),
+        };
+        config.check(&schema()).into_iter().map(|p| format!("{} ({})", p.message, p.hint.unwrap_or_default())).collect()
+    }
+
+    #[test]
+    fn good_ones_pass() {
+        for url in ["file:///tmp/a", "data/archive", "/tmp/a", "file:///tmp/with%20space"] {
+            assert_eq!(check(url, &["date", "hour", "path"]), Vec::<String>::new(), "{url}");
+        }
+    }
+
+    #[test]
+    fn bad_ones_say_what_was_expected() {
+        assert_eq!(
+            check("s3://logs/x", &["date"]),
+            [
+                "cannot use s3:// yet, it is not built in this version (use a folder, as in file:///var/lib/headrig/archive)"
+            ]
+        );
+        for url in ["", "file://relative/x", "file:/x", "ftp://x/y"] {
+            assert_eq!(check(url, &[]).len(), 1, "{url}");
+        }
+        assert_eq!(
+            check("a", &["hour", "hour", "pth", "status"]),
+            [
+                "cannot partition by \"hour\" without \"date\" before it (write `partition_by: [date, hour]`)",
+                "cannot partition by \"hour\" twice ()",
+                "cannot partition by \"pth\", expected date, hour or a text column of the schema (did you mean `path`?)",
+                "cannot partition by \"status\", it is of type int, expected a text column ()",
+            ]
+        );
+    }
+}

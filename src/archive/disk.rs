@@ -1,0 +1,85 @@
+//! Folders and files that survive a power cut: what is made is synced, and so is the folder that names it.
+
+use super::error::ArchiveError;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Component, Path, PathBuf};
+
+/// Makes the entries of a folder durable.
+pub(crate) fn sync_folder(folder: &Path) -> Result<(), ArchiveError> {
+    File::open(folder).and_then(|f| f.sync_all()).map_err(ArchiveError::io("sync the folder", folder))
+}
+
+/// Makes `folder` and what is missing above it, each durably named in its parent.
+pub(crate) fn make_folder(folder: &Path) -> Result<(), ArchiveError> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder.parent().filter(|p| !p.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        make_folder(parent)?;
+    }
+    match fs::create_dir(folder) {
+        Err(error) if !(error.kind() == std::io::ErrorKind::AlreadyExists && folder.is_dir()) => {
+            Err(ArchiveError::io("make the folder", folder)(error))
+        }
+        _ => sync_folder(parent.unwrap_or(Path::new("."))),
+    }
+}
+
+/// Puts `bytes` at `path` durably unless something is there; tells whether they were put. `scratch` is a path on the
+/// same file system for the time between. A reader sees all of it or nothing.
+///
+/// This is what `object_store`'s local `PutMode::Create` does (write aside, then link, which fails where the name is
+/// taken), with the syncs that it leaves out: a commit must not turn into an empty file when the power goes.
+pub(crate) fn put_if_absent(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<bool, ArchiveError> {
+    write_synced(scratch, bytes)?;
+    let linked = fs::hard_link(scratch, path);
+    fs::remove_file(scratch).map_err(ArchiveError::io("remove", scratch))?;
+    match linked {
+        Ok(()) => sync_folder(path.parent().expect("a file has a folder")).map(|()| true),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(ArchiveError::io("write", path)(error)),
+    }
+}
+
+/// Writes a file anew and syncs its bytes, not its name.
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), ArchiveError> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
+        .map_err(ArchiveError::io("write", path))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(ArchiveError::io("write", path))
+}
+
+/// `relative` below `root`; `None` where it would lead out of it.
+pub(crate) fn below(root: &Path, relative: &str) -> Option<PathBuf> {
+    let inside = !relative.is_empty() && Path::new(relative).components().all(|c| matches!(c, Component::Normal(_)));
+    inside.then(|| root.join(relative))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, scratch) = (folder.path().join("1.json"), folder.path().join("scratch"));
+        assert!(put_if_absent(&path, &scratch, b"first").unwrap());
+        assert!(!put_if_absent(&path, &scratch, b"second").unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert!(!scratch.exists());
+    }
+
+    #[test]
+    fn paths_stay_below_their_root() {
+        let root = Path::new("/archive");
+        assert_eq!(below(root, "data/a.parquet"), Some(PathBuf::from("/archive/data/a.parquet")));
+        for path in ["", "/etc/passwd", "../x", "data/../../x"] {
+            assert_eq!(below(root, path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What can go wrong with an archive, and what to do about it.
+
+use arrow::error::ArrowError;
+use parquet::errors::ParquetError;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why rows could not be stored. Nothing half-written is under the data folders after any of them.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    #[error("cannot use {url:?} as an archive: {detail}")]
+    Url { url: String, detail: String },
+    #[error("cannot {action} {}: {cause}", path.display())]
+    Io { action: &'static str, path: PathBuf, cause: io::Error },
+    #[error("cannot write to the archive {}: another headrig ({owner}) has it open", path.display())]
+    Locked { path: PathBuf, owner: String },
+    #[error("cannot seal {}: another writer ({owner}) has sealed it", path.display())]
+    Conflict { path: PathBuf, owner: String },
+    #[error("cannot recover the archive: {} {detail}", path.display())]
+    Corrupt { path: PathBuf, detail: String },
+    #[error("cannot place {} in {}: they are on different file systems", staging.display(), data.display())]
+    Devices { staging: PathBuf, data: PathBuf },
+    #[error("cannot encode rows for {}: {cause}", path.display())]
+    Encode { path: PathBuf, cause: ParquetError },
+    #[error("cannot arrange rows for the archive: {0}")]
+    Arrange(#[from] ArrowError),
+    #[error("cannot go on with the archive {} after an earlier error", path.display())]
+    Broken { path: PathBuf },
+}
+
+impl ArchiveError {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |cause| Self::Io { action, path, cause }
+    }
+
+    /// A Parquet writer's error; a disk's error inside it is brought to light.
+    pub(crate) fn encode(path: &Path) -> impl FnOnce(ParquetError) -> Self {
+        let path = path.to_owned();
+        move |cause| match cause {
+            ParquetError::External(inner) => match inner.downcast::<io::Error>() {
+                Ok(cause) => Self::Io { action: "write", path, cause: *cause },
+                Err(inner) => Self::Encode { path, cause: ParquetError::External(inner) },
+            },
+            cause => Self::Encode { path, cause },
+        }
+    }
+
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { cause, path, .. } => io_hint(cause.kind(), path),
+            Self::Locked { .. } => {
+                Some("stop the other one, or give this pipeline another name or `archive.url`".into())
+            }
+            Self::Conflict { .. } => Some("let one daemon only write a pipeline into an archive".into()),
+            Self::Corrupt { .. } => Some(
+                "restore the file from a backup; if it was removed on purpose, remove its entry from the newest \
+                 seal under `_headrig/`"
+                    .into(),
+            ),
+            Self::Devices { .. } => Some("keep the whole archive folder on one file system".into()),
+            Self::Broken { .. } => Some("open the archive again; it goes on from its newest seal".into()),
+            Self::Url { .. } | Self::Encode { .. } | Self::Arrange(_) => None,
+        }
+    }
+
+    /// Whether opening the archive again later can help without anybody changing the configuration or the archive.
+    pub fn is_retryable(&self) -> bool {
+        use io::ErrorKind as E;
+        match self {
+            Self::Io { cause, .. } => matches!(
+                cause.kind(),
+                E::StorageFull
+                    | E::QuotaExceeded
+                    | E::Interrupted
+                    | E::TimedOut
+                    | E::ResourceBusy
+                    | E::StaleNetworkFileHandle
+            ),
+            Self::Locked { .. } | Self::Broken { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+fn io_hint(kind: io::ErrorKind, path: &Path) -> Option<String> {
+    match kind {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Some("free space on that disk and start again; nothing that was sealed is lost".into())
+        }
+        io::ErrorKind::PermissionDenied => Some(format!("let this user write to {}", path.display())),
+        io::ErrorKind::ReadOnlyFilesystem => Some("choose a folder on a writable file system".into()),
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            Some("a file stands where a folder is needed; move it away or choose another `archive.url`".into())
+        }
+        _ => None,
+    }
+}

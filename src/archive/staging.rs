@@ -1,0 +1,190 @@
+//! Files being filled: one Parquet writer per table and partition, in a folder that no reader looks at.
+
+use super::disk;
+use super::error::ArchiveError;
+use super::partition::{self, Part};
+use super::table::{Kind, Table};
+use crate::limits;
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
+use hashbrown::HashMap;
+use parquet::arrow::ArrowWriter;
+use parquet::file::metadata::KeyValue;
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+/// A whole file in the staging folder, and where it belongs. Part of a seal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StagedFile {
+    /// Name in the staging folder.
+    pub(crate) staged: String,
+    /// Where it goes, relative to the archive.
+    pub(crate) path: String,
+    pub(crate) kind: Kind,
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
+    /// Least and largest value of the table's time column, in µs since 1970.
+    pub(crate) min_us: i64,
+    pub(crate) max_us: i64,
+}
+
+struct OpenFile {
+    writer: ArrowWriter<File>,
+    file: StagedFile,
+    /// Number of the write that used it last.
+    used: u64,
+}
+
+/// What has been staged since the last seal.
+pub(crate) struct Staging {
+    folder: PathBuf,
+    /// Beginning of the files' names: the pipeline's, as a file name.
+    prefix: String,
+    /// Number of the seal that is being filled.
+    number: u64,
+    /// By final folder.
+    open: HashMap<String, OpenFile>,
+    closed: Vec<StagedFile>,
+    /// Files begun for this seal.
+    begun: u32,
+    writes: u64,
+    rows: u64,
+}
+
+impl std::fmt::Debug for Staging {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Staging").field("number", &self.number).field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+impl Staging {
+    pub(crate) fn new(folder: PathBuf, prefix: String, number: u64) -> Self {
+        let (open, closed) = (HashMap::new(), Vec::new());
+        Self { folder, prefix, number, open, closed, begun: 0, writes: 0, rows: 0 }
+    }
+
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Encoded bytes, estimated for what is still in memory.
+    pub(crate) fn bytes(&self) -> u64 {
+        let open = self.open.values().map(|o| (o.writer.bytes_written() + o.writer.in_progress_size()) as u64);
+        self.closed.iter().map(|c| c.bytes).sum::<u64>() + open.sum::<u64>()
+    }
+
+    /// Encodes rows of `table` into the files of their partitions.
+    pub(crate) fn write(&mut self, table: &Table, rows: &RecordBatch) -> Result<(), ArchiveError> {
+        for part in partition::split(rows, table.time, &table.levels)? {
+            self.write_part(table, &part)?;
+        }
+        Ok(())
+    }
+
+    fn write_part(&mut self, table: &Table, part: &Part) -> Result<(), ArchiveError> {
+        let folder = match part.folder() {
+            below if below.is_empty() => table.folder.clone(),
+            below => format!("{}/{below}", table.folder),
+        };
+        let bounds = bounds(&part.rows, table.time);
+        let rows = part.rows.project(&table.columns)?;
+        self.writes += 1;
+        if !self.open.contains_key(&folder) {
+            self.make_room()?;
+            let file = self.begin(table, part, &folder, bounds.0)?;
+            self.open.insert(folder.clone(), file);
+        }
+        let open = self.open.get_mut(&folder).expect("it was begun above");
+        open.used = self.writes;
+        open.writer.write(&rows).map_err(ArchiveError::encode(&self.folder.join(&open.file.staged)))?;
+        open.file.rows += rows.num_rows() as u64;
+        open.file.min_us = open.file.min_us.min(bounds.0);
+        open.file.max_us = open.file.max_us.max(bounds.1);
+        self.rows += rows.num_rows() as u64;
+        Ok(())
+    }
+
+    fn begin(&mut self, table: &Table, part: &Part, folder: &str, first: i64) -> Result<OpenFile, ArchiveError> {
+        let name = format!("{:012}-{}.parquet", self.number, self.begun);
+        let path = self.folder.join(&name);
+        self.begun += 1;
+        let created = OpenOptions::new().write(true).create_new(true).open(&path);
+        let created = created.map_err(ArchiveError::io("write", &path))?;
+        let mut writer = ArrowWriter::try_new(created, table.arrow.clone(), Some(table.properties.clone()))
+            .map_err(ArchiveError::encode(&path))?;
+        let values: std::collections::BTreeMap<_, _> = part.values.iter().cloned().collect();
+        let values = serde_json::to_string(&values).expect("a map of texts is JSON");
+        writer.append_key_value_metadata(KeyValue::new("headrig.partition".to_owned(), values));
+        let file = StagedFile {
+            path: format!("{folder}/{}-{name}", self.prefix),
+            staged: name,
+            kind: table.kind,
+            rows: 0,
+            bytes: 0,
+            min_us: first,
+            max_us: first,
+        };
+        Ok(OpenFile { writer, file, used: 0 })
+    }
+
+    /// Closes the file that was written to least recently when as many are open as may be. Its footer lacks what only
+    /// the seal knows.
+    fn make_room(&mut self) -> Result<(), ArchiveError> {
+        if self.open.len() < limits::OPEN_WRITERS {
+            return Ok(());
+        }
+        let oldest = self.open.iter().min_by_key(|(_, open)| open.used).map(|(folder, _)| folder.clone());
+        match oldest.and_then(|folder| self.open.remove(&folder)) {
+            Some(open) => self.finish(open, &[]),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(&mut self, mut open: OpenFile, footer: &[KeyValue]) -> Result<(), ArchiveError> {
+        let path = self.folder.join(&open.file.staged);
+        for entry in footer {
+            open.writer.append_key_value_metadata(entry.clone());
+        }
+        open.writer.finish().map_err(ArchiveError::encode(&path))?;
+        let file = open.writer.inner();
+        let synced = file.sync_all().and_then(|()| file.metadata());
+        open.file.bytes = synced.map_err(ArchiveError::io("sync", &path))?.len();
+        self.closed.push(open.file);
+        Ok(())
+    }
+
+    /// Ends all files and makes them durable; `footer` goes into those that are still open.
+    pub(crate) fn finish_all(&mut self, footer: &[KeyValue]) -> Result<Vec<StagedFile>, ArchiveError> {
+        let mut open: Vec<OpenFile> = self.open.drain().map(|(_, open)| open).collect();
+        open.sort_unstable_by(|a, b| a.file.path.cmp(&b.file.path));
+        for open in open {
+            self.finish(open, footer)?;
+        }
+        if !self.closed.is_empty() {
+            disk::sync_folder(&self.folder)?;
+        }
+        Ok(self.closed.clone())
+    }
+
+    /// Begins the next seal; what was staged belongs to the last one.
+    pub(crate) fn next(&mut self) {
+        *self = Self::new(std::mem::take(&mut self.folder), std::mem::take(&mut self.prefix), self.number + 1);
+    }
+}
+
+/// Removes all files in the staging folder.
+pub(crate) fn clear(folder: &Path) -> Result<(), ArchiveError> {
+    let listing = std::fs::read_dir(folder).map_err(ArchiveError::io("list", folder))?;
+    for entry in listing {
+        let path = entry.map_err(ArchiveError::io("list", folder))?.path();
+        std::fs::remove_file(&path).map_err(ArchiveError::io("remove", &path))?;
+    }
+    Ok(())
+}
+
+fn bounds(rows: &RecordBatch, time: usize) -> (i64, i64) {
+    let stamps = rows.column(time).as_primitive::<TimestampMicrosecondType>();
+    debug_assert_eq!(stamps.null_count(), 0, "a table's time is never null");
+    stamps.values().iter().fold((i64::MAX, i64::MIN), |(low, high), stamp| (low.min(*stamp), high.max(*stamp)))
+}

@@ -1,0 +1,353 @@
+//! The archive as its readers see it: round trips, and rows exactly once whatever crashes.
+
+use super::table::tests::schema;
+use super::{Archive, ArchiveError, ArchivePlan, Config, FlushConfig, Kind, seal};
+use crate::limits;
+use crate::place::Located;
+use crate::record::alert::{AlertEvent, AlertStatus};
+use crate::record::dead::{DeadLetter, DeadReason};
+use crate::record::raw::PartitionId;
+use crate::record::receipt::{Checkpoint, PartitionPosition};
+use crate::record::sample::{WindowRows, WindowSchema};
+use crate::record::schema::ColumnType;
+use crate::time::EventTime;
+use arrow::array::{
+    ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema as ArrowSchema};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// 2026-05-06T05:35:31Z.
+const START: i64 = 1_778_045_731_000_000;
+const DAY: i64 = 86_400_000_000;
+
+fn window_schema() -> WindowSchema {
+    let stamp = |name: &str| Field::new(name, ColumnType::Timestamp.arrow(), false);
+    WindowSchema {
+        window: "route/5m".into(),
+        group_by: vec!["path".into()],
+        arrow: Arc::new(ArrowSchema::new(vec![
+            stamp("window_start"),
+            stamp("window_end"),
+            Field::new("path", DataType::Utf8, true),
+            Field::new("late", DataType::Int64, false),
+            Field::new("provisional", DataType::Boolean, false),
+        ])),
+    }
+}
+
+fn plan(root: &Path, partition_by: &[&str]) -> ArchivePlan {
+    ArchivePlan {
+        config: Config {
+            url: Located::nowhere(root.to_str().unwrap().to_owned()),
+            partition_by: partition_by.iter().map(|p| Located::nowhere((*p).to_owned())).collect(),
+            flush: FlushConfig::default(),
+        },
+        pipeline: "auto".into(),
+        schema: Arc::new(schema()),
+        windows: vec![window_schema()],
+    }
+}
+
+fn open(root: &Path) -> (Archive, Checkpoint) {
+    open_by(root, &["date"])
+}
+
+fn open_by(root: &Path, partition_by: &[&str]) -> (Archive, Checkpoint) {
+    Archive::open(plan(root, partition_by), EventTime::from_micros(START)).unwrap()
+}
+
+/// Rows numbered (in `status`) from `first`; each three rows one day later, paths in turn.
+fn events(first: i64, count: i64) -> RecordBatch {
+    let schema = schema();
+    let numbers: Vec<i64> = (first..first + count).collect();
+    let stamps: TimestampMicrosecondArray = numbers.iter().map(|n| Some(START + n / 3 * DAY)).collect();
+    let stamps: ArrayRef = Arc::new(stamps.with_timezone("UTC"));
+    let texts = |values: &[&str]| -> ArrayRef {
+        Arc::new(numbers.iter().map(|n| Some(values[*n as usize % values.len()])).collect::<StringArray>())
+    };
+    let columns = schema.columns.iter().map(|c| match c.name.as_str() {
+        "ts" | "ingest_ts" => stamps.clone(),
+        "ts_source" => texts(&["event"]),
+        "path" => texts(&["/v1/x", "../../etc/passwd", ""]),
+        "status" => Arc::new(Int64Array::from(numbers.clone())),
+        _ => new_null_array(&c.kind.arrow(), numbers.len()),
+    });
+    RecordBatch::try_new(schema.arrow.clone(), columns.collect()).unwrap()
+}
+
+fn at(position: u64) -> Checkpoint {
+    let (source, partition, identity) = ("in".into(), "stdin".into(), "x".into());
+    Checkpoint { partitions: vec![PartitionPosition { source, partition, identity, position }] }
+}
+
+/// All files below a folder, in order.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+fn read(path: &Path) -> RecordBatch {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap().build().unwrap();
+    let batches: Vec<RecordBatch> = reader.map(Result::unwrap).collect();
+    arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap()
+}
+
+/// The numbers of all visible rows, sorted, as a reader with a glob over `data/` gets them.
+fn visible(root: &Path) -> Vec<i64> {
+    let mut numbers: Vec<i64> = files(&root.join("data"))
+        .iter()
+        .flat_map(|path| {
+            assert_eq!(path.extension().unwrap(), "parquet", "only Parquet files are under data/");
+            read(path).column_by_name("status").unwrap().as_primitive::<Int64Type>().values().to_vec()
+        })
+        .collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+fn footer(path: &Path) -> BTreeMap<String, String> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap();
+    let entries = reader.metadata().file_metadata().key_value_metadata().unwrap();
+    entries.iter().map(|e| (e.key.clone(), e.value.clone().unwrap_or_default())).collect()
+}
+
+#[test]
+fn sealed_rows_read_back_and_staged_ones_are_not_seen() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut archive, found) = open(root.path());
+    assert_eq!(found, Checkpoint::default());
+    archive.write_events(&events(0, 5)).unwrap();
+    archive.write_events(&events(5, 5)).unwrap();
+    assert_eq!(archive.staged_rows(), 10);
+    assert!(archive.staged_bytes() > 0);
+    assert_eq!(visible(root.path()), Vec::<i64>::new());
+
+    let receipt = archive.seal(&at(100), Some(EventTime::from_micros(START))).unwrap();
+    assert_eq!((receipt.rows, receipt.files, &receipt.checkpoint), (10, 4, &at(100)));
+    assert_eq!(archive.last_sealed()[0].kind, Kind::Data);
+    assert_eq!(visible(root.path()), (0..10).collect::<Vec<_>>());
+    let first = root.path().join("data/date=2026-05-06/auto-000000000001-0.parquet");
+    let expected = events(0, 3);
+    assert_eq!(read(&first), expected, "values, types and the time zone come back");
+    let footer = footer(&first);
+    assert_eq!(footer["headrig.schema_version"], "3");
+    assert_eq!(footer["headrig.watermark"], "2026-05-06T05:35:31Z");
+    assert_eq!(
+        footer["headrig.position_range"],
+        r#"[{"end":100,"identity":"x","partition":"stdin","source":"in","start":null}]"#
+    );
+
+    drop(archive);
+    assert_eq!(open(root.path()).1, at(100));
+}
+
+#[test]
+fn a_seal_without_rows_is_written_only_when_positions_moved() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut archive, _) = open(root.path());
+    assert_eq!(archive.seal(&Checkpoint::default(), None).unwrap().rows, 0);
+    assert_eq!(files(&archive.folders.seals).len(), 0);
+    for _ in 0..2 {
+        assert_eq!(archive.seal(&at(7), None).unwrap().files, 0);
+        assert_eq!(files(&archive.folders.seals).len(), 1);
+    }
+    drop(archive);
+    assert_eq!(open(root.path()).1, at(7));
+}
+
+#[test]
+fn every_table_has_its_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut archive, _) = open(root.path());
+    let time = EventTime::from_micros;
+    let letter = DeadLetter {
+        partition: PartitionId(0),
+        position: 1,
+        reason: DeadReason::NotJson,
+        detail: "x".into(),
+        raw: b"{".to_vec(),
+        arrival: time(START),
+    };
+    let event = AlertEvent {
+        id: "a".into(),
+        pipeline: "auto".into(),
+        status: AlertStatus::Firing,
+        labels: BTreeMap::from([("alertname".into(), "High".into())]),
+        annotations: BTreeMap::new(),
+        values: BTreeMap::from([("rate".into(), serde_json::json!(0.5))]),
+        window_start: time(START),
+        window_end: time(START),
+        starts_at: time(START),
+        ends_at: None,
+    };
+    let stamps: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![START]).with_timezone("UTC"));
+    let columns: Vec<ArrayRef> = vec![
+        stamps.clone(),
+        stamps,
+        Arc::new(StringArray::from(vec!["/"])),
+        Arc::new(Int64Array::from(vec![0])),
+        Arc::new(BooleanArray::from(vec![false])),
+    ];
+    let rows = RecordBatch::try_new(window_schema().arrow, columns).unwrap();
+    let closed = WindowRows { window: "route/5m".into(), start: time(START), end: time(START), rows: rows.clone() };
+    archive.write_dead(&vec![letter; 600], |_| ("in", "stdin")).unwrap();
+    archive.write_alerts(&[event]).unwrap();
+    archive.write_windows(&[closed]).unwrap();
+    assert_eq!(archive.seal(&at(1), None).unwrap().rows, 602);
+
+    let file = |folder: &str| files(&root.path().join(folder)).remove(0);
+    assert_eq!(read(&file("dead/date=2026-05-06")).num_rows(), 600);
+    assert_eq!(read(&file("windows/name=route%2F5m/date=2026-05-06")), rows);
+    let alert = read(&file("alerts/date=2026-05-06"));
+    assert_eq!(alert.column_by_name("values").unwrap().as_string::<i32>().value(0), r#"{"rate":0.5}"#);
+    let kinds: Vec<(&str, u64)> = archive.last_sealed().iter().map(|s| (s.kind.as_str(), s.rows)).collect();
+    assert_eq!(kinds, [("dead", 600), ("windows", 1), ("alerts", 1)]);
+}
+
+#[test]
+fn more_partitions_than_open_writers_are_all_kept() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut archive, _) = open_by(root.path(), &["date", "path"]);
+    let count = 9 * limits::OPEN_WRITERS as i64;
+    for first in (0..count).step_by(30) {
+        archive.write_events(&events(first, 30.min(count - first))).unwrap();
+    }
+    archive.seal(&at(1), None).unwrap();
+    assert_eq!(visible(root.path()), (0..count).collect::<Vec<_>>());
+    let outside = files(root.path()).iter().filter(|p| p.to_string_lossy().contains("passwd")).count();
+    assert!(outside > 0);
+    assert!(files(&root.path().join("data")).iter().all(|p| footer(p).contains_key("headrig.partition")));
+}
+
+/// How far a seal comes before the process dies.
+#[derive(Debug, Clone, Copy)]
+enum Crash {
+    Nowhere,
+    BeforeSeal,
+    Finished,
+    Committed,
+    Placed { files: usize },
+}
+
+/// Writes `count` rows behind the checkpoint and seals them, dying on the way; returns after the death.
+fn run_and_crash(root: &Path, count: i64, crash: Crash) {
+    let (mut archive, checkpoint) = open_by(root, &["date", "path"]);
+    let first = checkpoint.find("in", "stdin").map_or(0, |p| p.position as i64);
+    let before = visible(root);
+    assert_eq!(before, (0..first).collect::<Vec<_>>(), "an opened archive has what its checkpoint says");
+    archive.write_events(&events(first, count)).unwrap();
+    let target = at((first + count) as u64);
+    match crash {
+        Crash::Nowhere => drop(archive.seal(&target, None).unwrap()),
+        Crash::BeforeSeal => {}
+        Crash::Finished => drop(archive.prepare(&target, None).unwrap()),
+        Crash::Committed | Crash::Placed { .. } => {
+            let mut sealed = archive.prepare(&target, None).unwrap();
+            seal::commit(&archive.folders, &sealed).unwrap();
+            let files = if let Crash::Placed { files } = crash { files } else { 0 };
+            sealed.files.truncate(files);
+            seal::place(&archive.folders, &sealed).unwrap();
+        }
+    }
+    let mut seen = visible(root);
+    seen.dedup();
+    assert_eq!(seen.len(), visible(root).len(), "no row is ever seen twice");
+}
+
+fn crash() -> impl Strategy<Value = Crash> {
+    prop_oneof![
+        Just(Crash::Nowhere),
+        Just(Crash::BeforeSeal),
+        Just(Crash::Finished),
+        Just(Crash::Committed),
+        (1usize..9).prop_map(|files| Crash::Placed { files }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn rows_are_there_exactly_once_whatever_crashes(runs in proptest::collection::vec((1i64..12, crash()), 1..6)) {
+        let root = tempfile::tempdir().unwrap();
+        for (count, crash) in runs {
+            run_and_crash(root.path(), count, crash);
+        }
+        run_and_crash(root.path(), 3, Crash::Nowhere);
+        let (archive, checkpoint) = open(root.path());
+        let end = checkpoint.partitions[0].position as i64;
+        prop_assert_eq!(visible(root.path()), (0..end).collect::<Vec<_>>());
+        prop_assert_eq!(files(&archive.folders.staging).len(), 0);
+    }
+}
+
+#[test]
+fn a_missing_or_foreign_file_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    run_and_crash(root.path(), 3, Crash::Nowhere);
+    let victim = files(&root.path().join("data")).remove(0);
+    fs::write(&victim, b"short").unwrap();
+    let failure = |root: &Path| Archive::open(plan(root, &["date"]), EventTime::from_micros(0)).unwrap_err();
+    assert!(matches!(failure(root.path()), ArchiveError::Corrupt { path, .. } if path == victim));
+    fs::remove_file(&victim).unwrap();
+    let error = failure(root.path());
+    assert!(error.to_string().ends_with("is missing, and so is its staged copy"), "{error}");
+    assert!(error.hint().is_some() && !error.is_retryable());
+}
+
+#[test]
+fn one_writer_at_a_time() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut archive, _) = open(root.path());
+    let second = Archive::open(plan(root.path(), &["date"]), EventTime::from_micros(0)).unwrap_err();
+    let owner = format!("another headrig (process {}-2026-05-06T05:35:31Z) has it open", std::process::id());
+    assert!(second.to_string().contains(&owner), "{second}");
+
+    let foreign = r#"{"format":1,"number":1,"pipeline":"auto","writer":"other","watermark_us":null,
+        "checkpoint":{"partitions":[]},"files":[]}"#;
+    fs::write(archive.folders.seal(1), foreign).unwrap();
+    archive.write_events(&events(0, 3)).unwrap();
+    assert!(matches!(archive.seal(&at(3), None), Err(ArchiveError::Conflict { owner, .. }) if owner == "other"));
+    assert!(matches!(archive.seal(&at(3), None), Err(ArchiveError::Broken { .. })));
+    assert!(matches!(archive.write_events(&events(0, 3)), Err(ArchiveError::Broken { .. })));
+    assert_eq!(visible(root.path()), Vec::<i64>::new());
+    archive.abandon();
+    assert_eq!(files(&root.path().join("_headrig/auto/staging")).len(), 0);
+}
+
+#[test]
+fn a_file_in_a_folders_place_is_a_clear_error() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("taken");
+    fs::write(&file, b"").unwrap();
+    for path in [file.clone(), file.join("below")] {
+        let error = Archive::open(plan(&path, &["date"]), EventTime::from_micros(0)).unwrap_err();
+        assert!(error.to_string().starts_with("cannot make the folder"), "{error}");
+        assert!(error.hint().unwrap().starts_with("a file stands where"), "{error}");
+    }
+    assert_eq!(fs::read(&file).unwrap(), b"");
+}
+
+#[test]
+fn a_failed_placement_is_finished_by_the_next_start() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut archive, _) = open(root.path());
+    fs::write(root.path().join("data/date=2026-05-07"), b"").unwrap();
+    archive.write_events(&events(0, 6)).unwrap();
+    assert!(archive.seal(&at(6), None).is_err());
+    drop(archive);
+    fs::remove_file(root.path().join("data/date=2026-05-07")).unwrap();
+    let (_archive, checkpoint) = open(root.path());
+    assert_eq!(checkpoint, at(6));
+    assert_eq!(visible(root.path()), (0..6).collect::<Vec<_>>());
+}
