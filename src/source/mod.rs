@@ -19,6 +19,7 @@ mod generate;
 mod lines;
 mod outlet;
 mod stdin;
+mod structlog;
 #[cfg(test)]
 mod testing;
 pub mod traffic;
