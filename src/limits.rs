@@ -69,6 +69,7 @@ pub const DRAIN: Span = Span::from_secs(30);
 /// Bytes of a pipeline or schema file; a larger one is a mistake.
 pub const CONFIG_BYTES: u64 = 1 << 20;
 
+
 /// HTTP connections open at a time. More wait in the system's queue until one ends.
 pub const HTTP_CONNECTIONS: usize = 256;
 
@@ -84,3 +85,21 @@ pub const HTTP_CONNECTION_AGE: Span = Span::from_secs(600);
 
 /// How long a request that is being answered may go on when the server ends.
 pub const HTTP_DRAIN: Span = Span::from_secs(5);
+
+/// Files of one source that are read side by side when each is read to its end; the others wait their turn. Far below
+/// the usual 1,024 descriptors of a process.
+pub const FILES_OPEN: usize = 32;
+
+/// Files of one source that are followed at a time. More are passed over with a warning until one ends; every one of
+/// them costs a descriptor and a few system calls per [`FOLLOW_POLL`].
+pub const FILES_FOLLOWED: usize = 512;
+
+/// How often followed files are looked at for more. Adds to alert latency.
+pub const FOLLOW_POLL: Span = Span::from_micros(200_000);
+
+/// How often followed globs are looked at for new files.
+pub const FOLLOW_SCAN: Span = Span::from_secs(1);
+
+/// How long a followed file that was renamed or deleted must be silent before it counts as ended. The writer goes on
+/// in the old file until it has noticed the rotation.
+pub const FOLLOW_ROTATED: Span = Span::from_secs(1);

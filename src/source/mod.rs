@@ -2,12 +2,123 @@
 //!
 //! A source is connected (I/O, but nothing runs yet), says which partitions it has and then runs as one task until its
 //! input ends or it is told to stop. It hands batches to an [`Outlet`], whose queue is bounded: when the pipeline is
-//! slow, the source waits there. A source never acknowledges anything by itself; it is told what is stored.
+//! slow, the source waits there. A source never acknowledges anything by itself; it is told what is stored, as a
+//! [`Checkpoint`] at the next start.
+//!
+//! The order of a source's [`Feed`]s per partition is: `Opened` (only for those that were not known when it was
+//! connected), any number of `Batch`es whose positions only grow, at most one `Ended`. Told to stop, a source finishes
+//! the hand-over that it is in, ends no partition and returns; what it had read but not handed on is before the
+//! position of the next start. Whoever receives goes on until the source has returned, or drops the receiver.
+//!
+//! Sources that read with blocking calls (`stdin`, `file`) have a thread of their own.
 
-use crate::place::Located;
+mod file;
+mod fingerprint;
+mod follow;
+mod generate;
+mod lines;
+mod outlet;
+mod stdin;
+mod structlog;
+#[cfg(test)]
+mod testing;
+pub mod traffic;
+
+pub use outlet::{Closed, Outlet};
+
+use crate::place::{Located, Problem};
+use crate::record::raw::{PartitionId, RawBatch};
+use crate::record::receipt::Checkpoint;
+use crate::time::clock::Clock;
+use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::fmt;
+use std::io;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What a source hands on.
+#[derive(Debug)]
+pub enum Feed {
+    /// A partition that was not known when the source was connected. Comes before its first batch.
+    Opened { id: PartitionId, name: PartitionName },
+    /// Records, at least one.
+    Batch(RawBatch),
+    /// The partition has no more.
+    Ended(PartitionId),
+}
+
+/// What a partition is called in checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionName {
+    /// The source's name in the pipeline file.
+    pub source: Arc<str>,
+    /// The partition's name within the source: a path, `stdin`, `generate`.
+    pub partition: String,
+    /// Tells this partition from an earlier one of the same name; empty where positions mean nothing to a later run.
+    pub identity: String,
+}
+
+/// A connected source.
+pub trait Source: Send + fmt::Debug {
+    /// The partitions known by now. Whoever runs the source registers all of them before anything runs, so that the
+    /// event-time clock waits for each.
+    fn partitions(&self) -> Vec<PartitionName>;
+    /// Bytes that are left to read, for showing progress; `None` when nobody knows.
+    fn total_bytes(&self) -> Option<u64>;
+    /// Whether it ends by itself.
+    fn finite(&self) -> bool;
+    /// Reads until the input ends or [`Outlet::stopped`]. `ids` are those of [`Self::partitions`], in that order.
+    fn run(self: Box<Self>, ids: Vec<PartitionId>, outlet: Outlet) -> BoxFuture<'static, Result<(), SourceError>>;
+}
+
+/// Why a source cannot be read. All of them are the input's or the configuration's fault; trying again helps only
+/// after somebody has done something.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("cannot find file {path:?}")]
+    Missing { path: PathBuf },
+    #[error("cannot find any file that matches {pattern:?}")]
+    NoMatch { pattern: String },
+    #[error("cannot use {pattern:?} as a path: {reason}")]
+    Pattern { pattern: String, reason: String },
+    #[error("cannot read {path:?} as a file, it is a directory")]
+    Directory { path: PathBuf },
+    #[error("cannot read {path:?}, compressed files are not supported in this version")]
+    Compressed { path: PathBuf },
+    #[error("cannot open {path:?}: {source}")]
+    Open { path: PathBuf, source: io::Error },
+    #[error("cannot read {path:?} at byte {position}: {source}")]
+    Read { path: PathBuf, position: u64, source: io::Error },
+    #[error("cannot read standard input at byte {position}: {source}")]
+    Stdin { position: u64, source: io::Error },
+}
+
+impl SourceError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Missing { .. } => {
+                Some("paths are relative to the working directory; with `follow: true` a file may come later".into())
+            }
+            Self::NoMatch { .. } => {
+                Some("paths are relative to the working directory; with `follow: true` files may come later".into())
+            }
+            Self::Pattern { .. } => Some("`*`, `?`, `[…]` and `**` are special; write `[[]` for `[`".into()),
+            Self::Directory { path } => Some(format!("name the files in it, as in `{}/*.log`", path.display())),
+            Self::Compressed { path } => {
+                let program = if path.extension().is_some_and(|e| e == "gz") { "gzip" } else { "zstd" };
+                Some(format!("use `type: stdin` and `{program} -dc {} | headrig run …`", path.display()))
+            }
+            Self::Open { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("let the user that headrig runs as read it".into())
+            }
+            Self::Open { .. } | Self::Read { .. } | Self::Stdin { .. } => None,
+        }
+    }
+}
 
 /// A source, as written in `sources:`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -20,6 +131,36 @@ pub enum Config {
     File(FileConfig),
     /// The built-in log generator.
     Generate(GenerateConfig),
+}
+
+impl Config {
+    /// Finds what is wrong without touching anything but the text. A problem of the source as a whole has the place 0:0.
+    pub fn check(&self) -> Vec<Problem> {
+        match self {
+            Self::Stdin(_) | Self::Generate(_) => Vec::new(),
+            Self::File(config) => file::check(config),
+        }
+    }
+
+    /// Opens what the source reads from. Starts nothing.
+    ///
+    /// `name` is the source's name in the pipeline file; `stored` is what the archive holds already.
+    ///
+    /// # Errors
+    /// When the input isn't there or cannot be read.
+    pub fn connect(
+        &self,
+        name: &str,
+        stored: &Checkpoint,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Box<dyn Source>, SourceError> {
+        Ok(match self {
+            Self::Stdin(_) => Box::new(stdin::Stdin::connect(name)?),
+            Self::File(config) if config.follow => Box::new(follow::Follow::connect(config, name, stored)?),
+            Self::File(config) => Box::new(file::Files::connect(config, name, stored)?),
+            Self::Generate(config) => Box::new(generate::Generate::new(config, name, clock)),
+        })
+    }
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

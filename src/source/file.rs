@@ -1,0 +1,443 @@
+//! `type: file` without `follow`: lines of files, each read to its end.
+//!
+//! Each file is a partition, named by its path as the pattern gives it. Files are read side by side, a batch each in
+//! turn, `limits::FILES_OPEN` at a time in the order of their paths, so that the event times of all of them rise
+//! together. The archive's position of a file counts when the file still begins as it did (see [`fingerprint`]) and is
+//! long enough; else the file was replaced and is read from its start.
+
+use super::lines::Lines;
+use super::outlet::blocking;
+use super::{Closed, Feed, FileConfig, Outlet, PartitionName, Source, SourceError, fingerprint};
+use crate::limits::FILES_OPEN;
+use crate::place::{Located, Problem};
+use crate::record::raw::PartitionId;
+use crate::record::receipt::Checkpoint;
+use futures::future::BoxFuture;
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+/// Says what is wrong with the patterns as texts.
+pub(super) fn check(config: &FileConfig) -> Vec<Problem> {
+    if config.paths.is_empty() {
+        return vec![
+            Problem::new(Default::default(), "cannot read files, `paths` is empty").hint("name at least one file"),
+        ];
+    }
+    config.paths.iter().filter_map(check_path).collect()
+}
+
+fn check_path(path: &Located<String>) -> Option<Problem> {
+    if path.value.is_empty() {
+        return Some(path.problem("cannot use an empty text as a path"));
+    }
+    if let Err(error) = glob::Pattern::new(&path.value) {
+        let place = path.inside(0, error.pos as u32);
+        let message = format!("cannot use {:?} as a path: {}", path.value, error.msg);
+        return Some(Problem::new(place, message).hint("`*`, `?`, `[…]` and `**` are special; write `[[]` for `[`"));
+    }
+    if is_compressed(Path::new(&path.value)) {
+        let error = SourceError::Compressed { path: PathBuf::from(&path.value) };
+        return Some(path.problem(error.to_string()).hint(error.hint().unwrap_or_default()));
+    }
+    None
+}
+
+/// A file that is not the same as any found before.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub path: PathBuf,
+    pub file_id: FileId,
+}
+
+/// Device and inode: the file itself, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct FileId(u64, u64);
+
+impl FileId {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self(metadata.dev(), metadata.ino())
+    }
+}
+
+/// The files that `paths` name, in the order of their paths, each once. `missing` is told what could not be used; it
+/// decides whether that is an error.
+///
+/// # Errors
+/// Those of `missing`, and when a pattern is none.
+pub(super) fn find(
+    paths: &[Located<String>],
+    mut missing: impl FnMut(SourceError) -> Result<(), SourceError>,
+) -> Result<Vec<Found>, SourceError> {
+    let mut candidates = BTreeSet::new();
+    for pattern in paths {
+        let before = candidates.len();
+        let is_glob = pattern.value.contains(['*', '?', '[']);
+        if !is_glob {
+            candidates.insert(normalise(Path::new(&pattern.value)));
+            continue;
+        }
+        let matches = glob::glob(&pattern.value)
+            .map_err(|error| SourceError::Pattern { pattern: pattern.value.clone(), reason: error.msg.to_owned() })?;
+        for entry in matches {
+            match entry {
+                // What a glob matches besides files is not meant.
+                Ok(path) if path.is_dir() => {}
+                Ok(path) => {
+                    candidates.insert(normalise(&path));
+                }
+                Err(error) => {
+                    let path = error.path().to_owned();
+                    missing(SourceError::Open { path, source: error.into() })?;
+                }
+            }
+        }
+        if candidates.len() == before {
+            missing(SourceError::NoMatch { pattern: pattern.value.clone() })?;
+        }
+    }
+    let mut seen = HashSet::new();
+    let mut found = Vec::new();
+    for path in candidates {
+        match inspect(&path) {
+            Ok(metadata) => {
+                let file_id = FileId::of(&metadata);
+                if seen.insert(file_id) {
+                    found.push(Found { path, file_id });
+                }
+            }
+            Err(error) => missing(error)?,
+        }
+    }
+    Ok(found)
+}
+
+/// `path` without `.` and doubled slashes. `..` stays: behind a symbolic link it means something.
+fn normalise(path: &Path) -> PathBuf {
+    path.components().filter(|component| *component != Component::CurDir).collect()
+}
+
+fn inspect(path: &Path) -> Result<Metadata, SourceError> {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(SourceError::Missing { path: path.to_owned() });
+        }
+        Err(source) => return Err(SourceError::Open { path: path.to_owned(), source }),
+    };
+    if metadata.is_dir() {
+        return Err(SourceError::Directory { path: path.to_owned() });
+    }
+    if is_compressed(path) {
+        return Err(SourceError::Compressed { path: path.to_owned() });
+    }
+    Ok(metadata)
+}
+
+fn is_compressed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| ["gz", "zst", "bz2", "xz", "lz4"].iter().any(|known| extension == *known))
+}
+
+/// One file, opened and looked at.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub name: PartitionName,
+    pub file: File,
+    pub file_id: FileId,
+    /// Bytes of the file by now.
+    pub size: u64,
+    /// Where to read on.
+    pub position: u64,
+}
+
+/// Opens the file at `path` and finds out where to read on.
+///
+/// # Errors
+/// When it cannot be opened or read.
+pub(super) fn open(path: &Path, source: &Arc<str>, stored: &Checkpoint) -> Result<Opened, SourceError> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => SourceError::Missing { path: path.to_owned() },
+        _ => SourceError::Open { path: path.to_owned(), source: error },
+    };
+    let mut file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    let partition = path.to_string_lossy().into_owned();
+    let mut position = 0;
+    if let Some(known) = stored.find(source, &partition) {
+        if metadata.len() >= known.position && fingerprint::matches(&file, &known.identity).map_err(failed)? {
+            position = known.position;
+        } else {
+            tracing::info!(file = %partition, "file was replaced since the last run, reading it from its start");
+        }
+    }
+    file.seek(SeekFrom::Start(position)).map_err(failed)?;
+    let identity = fingerprint::of(&file).map_err(failed)?;
+    Ok(Opened {
+        name: PartitionName { source: Arc::clone(source), partition, identity },
+        file,
+        file_id: FileId::of(&metadata),
+        size: metadata.len(),
+        position,
+    })
+}
+
+/// A file as it is known before its turn comes.
+#[derive(Debug)]
+struct Waiting {
+    path: PathBuf,
+    name: PartitionName,
+    position: u64,
+}
+
+/// Files that are read to their ends.
+#[derive(Debug)]
+pub(super) struct Files {
+    files: Vec<Waiting>,
+    bytes: u64,
+}
+
+impl Files {
+    /// Finds the files and makes sure that each can be read.
+    ///
+    /// # Errors
+    /// When one cannot, or a pattern matches none.
+    pub(super) fn connect(config: &FileConfig, name: &str, stored: &Checkpoint) -> Result<Self, SourceError> {
+        let source: Arc<str> = name.into();
+        let mut files = Vec::new();
+        let mut bytes = 0;
+        for found in find(&config.paths, Err)? {
+            let opened = open(&found.path, &source, stored)?;
+            bytes += opened.size - opened.position;
+            files.push(Waiting { path: found.path, name: opened.name, position: opened.position });
+        }
+        Ok(Self { files, bytes })
+    }
+
+    fn read_all(self, ids: &[PartitionId], outlet: &Outlet) -> Result<(), SourceError> {
+        assert_eq!(ids.len(), self.files.len(), "each file has its number");
+        let mut waiting = self.files.into_iter().zip(ids.iter().copied());
+        let mut open = VecDeque::new();
+        loop {
+            while open.len() < FILES_OPEN
+                && let Some((file, id)) = waiting.next()
+            {
+                open.push_back(Reader::open(file.path, id, file.position)?);
+            }
+            let Some(mut reader) = open.pop_front() else {
+                return Ok(());
+            };
+            if outlet.stopped() {
+                return Ok(());
+            }
+            match reader.turn(outlet)? {
+                Ok(true) => open.push_back(reader),
+                Ok(false) => {}
+                Err(Closed) => return Ok(()),
+            }
+        }
+    }
+}
+
+impl Source for Files {
+    fn partitions(&self) -> Vec<PartitionName> {
+        self.files.iter().map(|file| file.name.clone()).collect()
+    }
+
+    fn total_bytes(&self) -> Option<u64> {
+        Some(self.bytes)
+    }
+
+    fn finite(&self) -> bool {
+        true
+    }
+
+    fn run(self: Box<Self>, ids: Vec<PartitionId>, outlet: Outlet) -> BoxFuture<'static, Result<(), SourceError>> {
+        Box::pin(blocking(move || self.read_all(&ids, &outlet)))
+    }
+}
+
+/// A file and its lines.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub path: PathBuf,
+    pub id: PartitionId,
+    pub file: File,
+    pub lines: Lines,
+}
+
+impl Reader {
+    fn open(path: PathBuf, id: PartitionId, position: u64) -> Result<Self, SourceError> {
+        let opened = File::open(&path).and_then(|mut file| file.seek(SeekFrom::Start(position)).map(|_| file));
+        match opened {
+            Ok(file) => Ok(Self { path, id, file, lines: Lines::new(id, position) }),
+            Err(source) => Err(SourceError::Open { path, source }),
+        }
+    }
+
+    /// Reads until a batch is full; true says that the file has more.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn fill(&mut self) -> Result<bool, SourceError> {
+        while !self.lines.full() {
+            match self.lines.fill(&mut self.file) {
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => {
+                    let position = self.lines.position();
+                    return Err(SourceError::Read { path: self.path.clone(), position, source });
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Hands on one batch, or at the end of the file all that is left. True says that the file has more.
+    fn turn(&mut self, outlet: &Outlet) -> Result<Result<bool, Closed>, SourceError> {
+        let more = self.fill()?;
+        Ok(if more { self.hand_on(outlet).map(|()| true) } else { self.end(outlet).map(|()| false) })
+    }
+
+    /// Hands on the complete lines.
+    ///
+    /// # Errors
+    /// When the pipeline is closed.
+    pub(super) fn hand_on(&mut self, outlet: &Outlet) -> Result<(), Closed> {
+        match self.lines.take(outlet.clock().now()) {
+            Some(batch) => outlet.send_blocking(Feed::Batch(batch)),
+            None => Ok(()),
+        }
+    }
+
+    /// Hands on what is left and ends the partition.
+    ///
+    /// # Errors
+    /// When the pipeline is closed.
+    pub(super) fn end(&mut self, outlet: &Outlet) -> Result<(), Closed> {
+        while let Some(batch) = self.lines.finish(outlet.clock().now()) {
+            outlet.send_blocking(Feed::Batch(batch))?;
+        }
+        outlet.send_blocking(Feed::Ended(self.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::receipt::PartitionPosition;
+    use crate::source::testing::{config, drive, lines_of};
+    use std::fmt::Write as _;
+
+    /// Reads `paths` to the end, with what is `stored`, and returns the lines by partition and the new positions.
+    fn check(
+        folder: &Path,
+        paths: &[&str],
+        stored: &Checkpoint,
+    ) -> Result<(Vec<(String, String)>, Checkpoint), SourceError> {
+        let source = config(folder, paths, false).connect("disk", stored, crate::source::testing::clock())?;
+        assert!(source.finite());
+        let (feeds, result) = drive(source);
+        result?;
+        Ok(lines_of(folder, &feeds, stored))
+    }
+
+    fn texts(lines: &[(String, String)]) -> Vec<&str> {
+        lines.iter().map(|(_, text)| text.as_str()).collect()
+    }
+
+    #[test]
+    fn files_are_read_once_and_read_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        write("b.log", "three\n\nfour");
+        write("a.log", "one\r\ntwo\n");
+        write("empty.log", "");
+        std::os::unix::fs::symlink(folder.path().join("a.log"), folder.path().join("c.log")).unwrap();
+        fs::create_dir(folder.path().join("d.log")).unwrap();
+        let (lines, stored) = check(folder.path(), &["*.log", "a.log", "./b.log"], &Checkpoint::default()).unwrap();
+        assert_eq!(texts(&lines), ["one", "two", "three", "four"]);
+        assert_eq!(check(folder.path(), &["*.log"], &stored).unwrap().0, []);
+        write("a.log", "one\r\ntwo\nfive\n");
+        write("b.log", "something else that is as long\n");
+        let (lines, stored) = check(folder.path(), &["*.log"], &stored).unwrap();
+        assert_eq!(texts(&lines), ["five", "something else that is as long"]);
+        write("a.log", "one\r\n");
+        assert_eq!(texts(&check(folder.path(), &["*.log"], &stored).unwrap().0), ["one"], "it became shorter");
+    }
+
+    #[test]
+    fn many_files_are_read_side_by_side() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut names = Vec::new();
+        for file in 0..FILES_OPEN + 9 {
+            let mut text = String::new();
+            for line in 0..20_000 {
+                writeln!(text, "{file} {line}").unwrap();
+            }
+            names.push(format!("{file:03}.log"));
+            fs::write(folder.path().join(&names[file]), text).unwrap();
+        }
+        let (lines, _) = check(folder.path(), &["*.log"], &Checkpoint::default()).unwrap();
+        assert_eq!(lines.len(), (FILES_OPEN + 9) * 20_000);
+        let mut next = vec![0; FILES_OPEN + 9];
+        let mut switches = 0;
+        let mut last = 0;
+        for (name, text) in &lines {
+            let file = names.iter().position(|n| n == name).unwrap();
+            assert_eq!(*text, format!("{file} {}", next[file]));
+            next[file] += 1;
+            switches += usize::from(file != last);
+            last = file;
+        }
+        assert!(switches > FILES_OPEN * 2, "in turns");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_with_a_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("old.log.gz"), "x").unwrap();
+        fs::create_dir(folder.path().join("dir")).unwrap();
+        for (path, message, hint) in [
+            ("no.log", "cannot find file", "working directory"),
+            ("no*.log", "cannot find any file that matches", "working directory"),
+            ("dir", "it is a directory", "dir/*.log"),
+            ("old.log*", "compressed files are not supported", "gzip -dc"),
+        ] {
+            let error = check(folder.path(), &[path], &Checkpoint::default()).unwrap_err();
+            assert!(error.to_string().contains(message), "{error}");
+            assert!(error.hint().unwrap().contains(hint), "{error:?}");
+        }
+        let problems = |paths: &[&str]| {
+            let paths = paths.iter().map(|path| Located::nowhere((*path).to_owned())).collect();
+            super::check(&FileConfig { paths, follow: false })
+        };
+        assert!(problems(&["/var/log/*.log", "a b/[ab]?.txt"]).is_empty());
+        let found = problems(&["", "a/***/b", "x.log.zst"]);
+        assert_eq!(found.len(), 3);
+        assert_eq!(found[1].place.column, 5, "{found:?}");
+        assert_eq!(problems(&[]).len(), 1);
+    }
+
+    #[test]
+    fn a_position_of_another_source_or_form_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.log"), "one\ntwo\n").unwrap();
+        let partition = folder.path().join("a.log").to_str().unwrap().to_owned();
+        let identity = fingerprint::of(&File::open(&partition).unwrap()).unwrap();
+        for (source, identity, position, count) in [
+            ("disk", identity.as_str(), 4, 1),
+            ("other", identity.as_str(), 4, 2),
+            ("disk", "", 4, 2),
+            ("disk", identity.as_str(), 9, 2),
+        ] {
+            let (source, identity) = (source.to_owned(), identity.to_owned());
+            let entry = PartitionPosition { source, partition: partition.clone(), identity, position };
+            let stored = Checkpoint { partitions: vec![entry] };
+            assert_eq!(check(folder.path(), &["a.log"], &stored).unwrap().0.len(), count);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The bounded way from a source into the pipeline.
+
+use super::{Feed, PartitionName};
+use crate::record::raw::PartitionId;
+use crate::time::Span;
+use crate::time::clock::Clock;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// The pipeline takes no more; the source returns as if it had been stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("cannot hand on records, the pipeline is closed")]
+pub struct Closed;
+
+/// Where a source puts what it reads. All sources of a pipeline have clones of one outlet.
+#[derive(Debug, Clone)]
+pub struct Outlet {
+    feeds: mpsc::Sender<Feed>,
+    /// The next partition number. Held while `Opened` is queued, so that numbers arrive in order.
+    next: Arc<Mutex<usize>>,
+    stop: CancellationToken,
+    clock: Arc<dyn Clock>,
+}
+
+impl Outlet {
+    /// An outlet into a new queue of `capacity` feeds. Partitions that are opened later get numbers from
+    /// `partitions` on, which is how many are registered already.
+    pub fn channel(
+        capacity: usize,
+        partitions: usize,
+        stop: CancellationToken,
+        clock: Arc<dyn Clock>,
+    ) -> (Self, mpsc::Receiver<Feed>) {
+        let (feeds, receiver) = mpsc::channel(capacity);
+        (Self { feeds, next: Arc::new(Mutex::new(partitions)), stop, clock }, receiver)
+    }
+
+    /// Hands `feed` on, waiting while the queue is full.
+    ///
+    /// # Errors
+    /// When the receiver is gone.
+    pub async fn send(&self, feed: Feed) -> Result<(), Closed> {
+        self.feeds.send(feed).await.map_err(|_| Closed)
+    }
+
+    /// As [`Self::send`], for a blocking thread.
+    ///
+    /// # Errors
+    /// When the receiver is gone.
+    pub fn send_blocking(&self, feed: Feed) -> Result<(), Closed> {
+        self.feeds.blocking_send(feed).map_err(|_| Closed)
+    }
+
+    /// Numbers and announces a partition that was not known before.
+    ///
+    /// # Errors
+    /// When the receiver is gone.
+    pub async fn open_partition(&self, name: PartitionName) -> Result<PartitionId, Closed> {
+        let permit = self.feeds.reserve().await.map_err(|_| Closed)?;
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = PartitionId(*next);
+        *next += 1;
+        permit.send(Feed::Opened { id, name });
+        Ok(id)
+    }
+
+    /// As [`Self::open_partition`], for a thread of [`tokio::task::spawn_blocking`].
+    ///
+    /// # Errors
+    /// When the receiver is gone.
+    pub fn open_partition_blocking(&self, name: PartitionName) -> Result<PartitionId, Closed> {
+        Handle::current().block_on(self.open_partition(name))
+    }
+
+    /// Whether the source shall stop.
+    pub fn stopped(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Waits for the stop.
+    pub async fn until_stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Waits for `span` or the stop, whichever is first; for a thread of [`tokio::task::spawn_blocking`].
+    pub fn pause_blocking(&self, span: Span) {
+        // Running out of time is what a pause is for.
+        let _ = Handle::current().block_on(async { tokio::time::timeout(span.to_std(), self.until_stopped()).await });
+    }
+
+    pub fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
+    }
+}
+
+/// Runs `work` on a thread where it may block; a panic there goes on here.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
