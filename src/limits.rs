@@ -65,3 +65,12 @@ pub const DRAIN: Span = Span::from_secs(30);
 
 /// Bytes of a pipeline or schema file; a larger one is a mistake.
 pub const CONFIG_BYTES: u64 = 1 << 20;
+
+/// Depth of nested YAML in a pipeline or schema file; deeper is refused. Protects the stack.
+pub const CONFIG_DEPTH: usize = 64;
+
+/// Bytes of a pipeline file after its aliases are expanded; a "billion laughs" file is refused here.
+pub const CONFIG_EXPANDED_BYTES: usize = 8 << 20;
+
+/// Mistakes that are looked for in one file before reading it is given up.
+pub const CONFIG_PROBLEMS: usize = 100;
