@@ -7,6 +7,8 @@
 
 mod interpolate;
 mod json_schema;
+mod mistake;
+mod plain;
 mod plan;
 mod raw;
 mod read;

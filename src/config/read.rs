@@ -4,14 +4,16 @@
 //! next pass, until a pass succeeds. A mapping that lacks a key only because its value was left out is left out
 //! itself, without another message. What comes out at the end is everything that is sound.
 
+use super::mistake::{Error, What, shortened};
+use super::plain::visit_plain;
 use super::unbuilt;
 use super::yaml::{Node, Scalar, Value};
 use crate::limits::CONFIG_PROBLEMS;
 use crate::place::{LOCATED, LOCATED_FIELDS, Place, Problem, did_you_mean};
 use serde::de::value::{BoolDeserializer, BorrowedStrDeserializer, U32Deserializer};
 use serde::de::{
-    self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Expected, IntoDeserializer, MapAccess,
-    SeqAccess, Unexpected, VariantAccess, Visitor,
+    self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
+    Unexpected, VariantAccess, Visitor,
 };
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -48,114 +50,6 @@ struct Notes {
     unknown: RefCell<HashSet<*const Node>>,
 }
 
-/// Why a value could not be read.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read this: {what:?}")]
-struct Error {
-    what: What,
-    place: Option<Place>,
-    /// The entry or element that the next pass shall leave out.
-    failed: Option<*const Node>,
-}
-
-#[derive(Debug)]
-enum What {
-    Problem {
-        message: String,
-        hint: Option<String>,
-    },
-    /// A key that is required isn't there.
-    Missing(&'static str),
-    /// The reason was reported already.
-    Reported,
-}
-
-impl Error {
-    fn new(message: String, hint: Option<String>) -> Self {
-        Self { what: What::Problem { message, hint }, place: None, failed: None }
-    }
-
-    fn reported() -> Self {
-        Self { what: What::Reported, place: None, failed: None }
-    }
-
-    /// Fills in what an error from the inside of `node` didn't know.
-    fn at(mut self, node: &Node) -> Self {
-        self.place.get_or_insert(node.place);
-        self.failed.get_or_insert(std::ptr::from_ref(node));
-        self
-    }
-
-    fn placed(mut self, place: Place) -> Self {
-        self.place.get_or_insert(place);
-        self
-    }
-
-    fn into_problem(self, default: Place) -> Option<Problem> {
-        let place = self.place.unwrap_or(default);
-        match self.what {
-            What::Reported => None,
-            What::Missing(name) => Some(Problem::new(place, format!("cannot find the key `{name}`, it is required"))),
-            What::Problem { message, hint } => Some(Problem { place, message, hint }),
-        }
-    }
-}
-
-impl de::Error for Error {
-    fn custom<T: std::fmt::Display>(message: T) -> Self {
-        let message = message.to_string();
-        let known = message.starts_with("cannot ");
-        Self::new(if known { message } else { format!("cannot use this value: {message}") }, None)
-    }
-
-    fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        let given = match unexpected {
-            Unexpected::Str(text) => format!("`{}`", shortened(text)),
-            Unexpected::Unsigned(number) => format!("`{number}`"),
-            Unexpected::Signed(number) => format!("`{number}`"),
-            Unexpected::Float(number) => format!("`{number}`"),
-            Unexpected::Bool(value) => format!("`{value}`"),
-            Unexpected::Seq => "a list".to_owned(),
-            Unexpected::Map => "a mapping".to_owned(),
-            Unexpected::Unit | Unexpected::Option => "nothing".to_owned(),
-            other => other.to_string(),
-        };
-        Self::new(format!("cannot use {given} here, expected {}", plainly(&expected.to_string())), None)
-    }
-
-    fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::invalid_type(unexpected, expected)
-    }
-
-    fn missing_field(field: &'static str) -> Self {
-        Self { what: What::Missing(field), place: None, failed: None }
-    }
-}
-
-/// serde's names for what it expects, in the words of a pipeline file.
-fn plainly(expected: &str) -> &str {
-    match expected {
-        "a string" => "a text",
-        "a boolean" => "true or false",
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, not negative",
-        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
-        "f32" | "f64" => "a number",
-        "a sequence" => "a list",
-        "a map" => "a mapping",
-        e if e.starts_with("a nonzero") => "a whole number above 0",
-        e if e.starts_with("struct ") => "a mapping",
-        other => other,
-    }
-}
-
-fn shortened(text: &str) -> String {
-    const SHOWN: usize = 60;
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
 /// Reads one node.
 #[derive(Clone, Copy)]
 struct Reader<'n> {
@@ -190,6 +84,11 @@ impl<'n> Reader<'n> {
     fn scalar(self, expected: &str) -> Result<&'n Scalar, Error> {
         match &self.node.value {
             Value::Scalar(scalar) if !scalar.is_null() => Ok(scalar),
+            Value::Scalar(_) => {
+                let hint = "inside { … } a comma begins the next key: put a text that has commas into quotes";
+                let message = format!("cannot use nothing here, expected {expected}");
+                Err(Error::new(message, Some(hint.to_owned())).placed(self.node.place))
+            }
             _ => Err(self.wrong(expected)),
         }
     }
@@ -218,11 +117,11 @@ impl<'n> Reader<'n> {
     fn unknown_key(self, key: &Node, fields: &[&'static str]) -> Problem {
         let name = key.text();
         if unbuilt::is_key(self.section, name) {
-            return unbuilt::problem(key.place, name, fields);
+            return unbuilt::problem(key.place, name, &[]);
         }
         let hint = match did_you_mean(name, fields.iter().copied()) {
             Some(close) => format!("did you mean `{close}`?"),
-            None if fields.is_empty() => "no keys are known here".to_owned(),
+            None if fields.is_empty() => "there are no other keys here".to_owned(),
             None => format!("keys here: {}", fields.join(", ")),
         };
         Problem::new(key.place, format!("cannot use the key `{name}`, it is unknown here")).hint(hint)
@@ -248,7 +147,7 @@ impl<'n> Reader<'n> {
         };
         let name = &self.inside(kind).scalar("the name of a type")?.text;
         self.known_variant(name, kind.place, variants)?;
-        Ok(Variant { name, content: Some(Self { tagged: true, ..self }) })
+        Ok(Variant { name, content: Some(Self { tagged: true, ..self }), is_typed: true })
     }
 
     /// An enum that is written as a mapping with one key: the variant.
@@ -263,7 +162,7 @@ impl<'n> Reader<'n> {
         if self.is_left_out(content) {
             return Err(Error::reported());
         }
-        Ok(Variant { name: key.text(), content: Some(self.inside(content)) })
+        Ok(Variant { name: key.text(), content: Some(self.inside(content)), is_typed: false })
     }
 
     fn known_variant(self, name: &str, place: Place, variants: &'static [&'static str]) -> Result<(), Error> {
@@ -369,7 +268,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
             _ => {
                 let name = &self.scalar(&listed(variants))?.text;
                 self.known_variant(name, self.node.place, variants)?;
-                Variant { name, content: None }
+                Variant { name, content: None, is_typed: unbuilt::is_typed(self.section) }
             }
         };
         visitor.visit_enum(variant).map_err(|error| error.placed(self.node.place))
@@ -382,45 +281,6 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct tuple tuple_struct
     }
-}
-
-/// A plain scalar by YAML's core schema; digits may be parted by `_`.
-fn visit_plain<'de, V: Visitor<'de>>(text: &'de str, visitor: V) -> Result<V::Value, Error> {
-    match text {
-        "true" | "True" | "TRUE" => return visitor.visit_bool(true),
-        "false" | "False" | "FALSE" => return visitor.visit_bool(false),
-        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return visitor.visit_f64(f64::INFINITY),
-        "-.inf" | "-.Inf" | "-.INF" => return visitor.visit_f64(f64::NEG_INFINITY),
-        ".nan" | ".NaN" | ".NAN" => return visitor.visit_f64(f64::NAN),
-        _ => {}
-    }
-    if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
-        return visitor.visit_borrowed_str(text);
-    }
-    let digits = without_separators(text);
-    let whole = match (digits.strip_prefix("0x"), digits.strip_prefix("0o")) {
-        (Some(hex), _) => i128::from_str_radix(hex, 16).ok(),
-        (_, Some(octal)) => i128::from_str_radix(octal, 8).ok(),
-        _ => digits.parse().ok(),
-    };
-    match whole {
-        Some(number) if u64::try_from(number).is_ok() => visitor.visit_u64(number as u64),
-        Some(number) if i64::try_from(number).is_ok() => visitor.visit_i64(number as i64),
-        _ => match digits.parse::<f64>() {
-            Ok(number) if number.is_finite() => visitor.visit_f64(number),
-            _ => visitor.visit_borrowed_str(text),
-        },
-    }
-}
-
-/// `1_000_000` → `1000000`; only underscores between two digits go.
-fn without_separators(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_digit);
-    text.char_indices()
-        .filter(|(i, c)| *c != '_' || !digit(i.checked_sub(1)) || !digit(Some(i + 1)))
-        .map(|(_, c)| c)
-        .collect()
 }
 
 struct Items<'n> {
@@ -499,6 +359,8 @@ impl<'de> MapAccess<'de> for LocatedParts<'de> {
 struct Variant<'n> {
     name: &'n str,
     content: Option<Reader<'n>>,
+    /// It is told by a key `type`.
+    is_typed: bool,
 }
 
 impl<'de> EnumAccess<'de> for Variant<'de> {
@@ -514,8 +376,12 @@ impl<'de> EnumAccess<'de> for Variant<'de> {
 impl<'n> Variant<'n> {
     fn content(&self) -> Result<Reader<'n>, Error> {
         self.content.ok_or_else(|| {
-            let hint = Some(format!("write {{ type: {} }}, or {}: … for a step", self.name, self.name));
-            Error::new(format!("cannot use `{}` alone, it needs a mapping or a value", self.name), hint)
+            let hint = if self.is_typed {
+                format!("write {{ type: {} }}", self.name)
+            } else {
+                format!("write {}: …", self.name)
+            };
+            Error::new(format!("cannot use `{}` alone, it needs more", self.name), Some(hint))
         })
     }
 }

@@ -75,6 +75,9 @@ impl<'r> Resolver<'r> {
                 self.unsound.push(key.text());
             }
         }
+        if self.items("transform").iter().all(keeps_columns) {
+            self.unsound.retain(|part| *part != "transform");
+        }
     }
 
     fn is_sound(&self, parts: &[&str]) -> bool {
@@ -153,10 +156,12 @@ impl<'r> Resolver<'r> {
         Some(owned(sources.value))
     }
 
-    /// A top-level key that must be there; silent when it is, for then its value was reported.
+    /// A top-level key that must be there; silent when it has a value, for then that was reported.
     fn require(&mut self, key: &str, hint: &str) {
-        if self.root.get(key).is_none() {
-            let problem = Problem::new(self.root.place, format!("cannot find the key `{key}`, it is required"));
+        let is_null = |value: &Node| matches!(&value.value, Value::Scalar(scalar) if scalar.is_null());
+        if self.root.get(key).is_none_or(is_null) {
+            let place = self.root.get(key).map_or(self.root.place, |value| value.place);
+            let problem = Problem::new(place, format!("cannot find the key `{key}`, it is required"));
             self.problems.push(problem.hint(hint));
         }
     }
@@ -199,6 +204,9 @@ impl<'r> Resolver<'r> {
     fn transforms(&mut self, configs: &[transform::Config], input: &Schema) -> (Vec<stages::Step>, Schema) {
         let mut schema = input.clone();
         let mut steps = Vec::new();
+        if !self.is_sound(&["transform"]) {
+            return (steps, schema);
+        }
         for config in configs {
             let changes_columns = matches!(config, transform::Config::Set(_) | transform::Config::Drop(_));
             match stages::transform(config, &schema, &self.compiler) {
@@ -250,20 +258,21 @@ impl<'r> Resolver<'r> {
         alerts
     }
 
-    fn window_items(&self) -> &'r [Node] {
-        match self.root.get("windows").map(|windows| &windows.value) {
+    /// The elements of the list under a top-level key.
+    fn items(&self, key: &str) -> &'r [Node] {
+        match self.root.get(key).map(|list| &list.value) {
             Some(Value::List(items)) => items,
             _ => &[],
         }
     }
 
     fn window_names(&self) -> Vec<&'r str> {
-        self.window_items().iter().filter_map(|item| item.get("name")).map(Node::text).collect()
+        self.items("windows").iter().filter_map(|item| item.get("name")).map(Node::text).collect()
     }
 
     /// Whether nothing is wrong between the start of this window and that of the next one.
     fn window_is_sound(&self, name: &str) -> bool {
-        let items = self.window_items();
+        let items = self.items("windows");
         let Some(at) = items.iter().position(|item| item.get("name").is_some_and(|n| n.text() == name)) else {
             return true;
         };
@@ -304,6 +313,11 @@ impl<'r> Resolver<'r> {
             }
         }
     }
+}
+
+/// Whether a step, as written, adds no columns, so that later steps can be checked even if it is wrong.
+fn keeps_columns(step: &Node) -> bool {
+    ["filter", "mask", "drop"].iter().any(|key| step.get(key).is_some())
 }
 
 fn owned<T>(entries: Entries<T>) -> Vec<(String, T)> {

@@ -237,7 +237,7 @@ fn result_type(call: &AggregateCall) -> DataType {
     }
 }
 
-/// The rule; `None` where its window has mistakes of its own, so that nothing can be said about it.
+/// The rule, checked against the result columns of its window.
 pub(super) fn alert(config: &Alert, windows: &[WindowSchema], compiler: &Compiler) -> Checked<Alert> {
     let Some(window) = windows.iter().find(|window| *window.window == *config.on.value) else {
         let names = windows.iter().map(|window| &*window.window);

@@ -154,10 +154,10 @@ impl Builder<'_, '_> {
                 self.weigh(&node, at)?;
                 self.finish(node, anchor);
             }
-            Event::SequenceStart(anchor, tag) => self.open(at, anchor, tag, Content::List(Vec::new()))?,
+            Event::SequenceStart(anchor, tag) => self.open(at, anchor, tag.as_deref(), Content::List(Vec::new()))?,
             Event::MappingStart(anchor, tag) => {
                 let content = Content::Map { entries: Vec::new(), key: None, seen: HashMap::new() };
-                self.open(at, anchor, tag, content)?;
+                self.open(at, anchor, tag.as_deref(), content)?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
             Event::Alias(anchor) => self.alias(anchor, at)?,
@@ -166,14 +166,8 @@ impl Builder<'_, '_> {
         Ok(())
     }
 
-    fn open(
-        &mut self,
-        place: Place,
-        anchor: usize,
-        tag: Option<Cow<'_, Tag>>,
-        content: Content,
-    ) -> Result<(), Problem> {
-        refuse_tag(tag.as_deref(), place)?;
+    fn open(&mut self, place: Place, anchor: usize, tag: Option<&Tag>, content: Content) -> Result<(), Problem> {
+        refuse_tag(tag, place)?;
         if self.stack.len() >= CONFIG_DEPTH {
             return Err(too_deep(place));
         }
@@ -226,7 +220,7 @@ impl Builder<'_, '_> {
         }
         let is_text = tag.is_some_and(|tag| tag.suffix == "str" || tag.suffix.is_empty());
         let scalar = Scalar {
-            verbatim: self.stands_at(&text, at),
+            verbatim: self.stands_at(&text, style, at),
             text: text.into_owned(),
             plain: style == ScalarStyle::Plain && !is_text,
             interpolated: false,
@@ -234,11 +228,15 @@ impl Builder<'_, '_> {
         Ok(Node { place: at, value: Value::Scalar(scalar) })
     }
 
-    /// Whether the file has exactly this text at this place.
-    fn stands_at(&self, text: &str, at: Place) -> bool {
-        let Some(line) = self.lines.get(at.line as usize - 1) else { return false };
-        let skipped = line.char_indices().nth(at.column as usize - 1).map_or(line.len(), |(byte, _)| byte);
-        line[skipped..].starts_with(text)
+    /// Whether the file has exactly this text at this place; the lines of a block stand one below the other.
+    fn stands_at(&self, text: &str, style: ScalarStyle, at: Place) -> bool {
+        let is_block = style == ScalarStyle::Literal;
+        if text.contains('\n') && !is_block {
+            return false;
+        }
+        let lines = self.lines.iter().skip(at.line as usize - 1);
+        let mut parts = text.lines().zip(lines);
+        parts.all(|(part, line)| part.is_empty() || from_column(line, at.column).starts_with(part))
     }
 
     /// Hands a whole node to the list or mapping around it.
@@ -255,6 +253,11 @@ impl Builder<'_, '_> {
             },
         }
     }
+}
+
+/// What of `line` begins at `column`, which counts characters from 1.
+fn from_column(line: &str, column: u32) -> &str {
+    line.char_indices().nth(column as usize - 1).map_or("", |(byte, _)| &line[byte..])
 }
 
 /// The entry of a mapping, unless its key is none or stood there before.
