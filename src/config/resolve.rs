@@ -102,10 +102,12 @@ impl<'r> Resolver<'r> {
         self.unique("metric", "metrics", raw.metrics.iter().map(|metric| &metric.name));
         self.unique("window", "windows", raw.windows.iter().map(|window| &window.name));
         self.unique("alert", "alerts", raw.alerts.iter().map(|alert| &alert.alert));
+        self.problems.extend(raw.notify.0.iter().flat_map(|(_, receiver)| stages::sink(receiver)));
         self.routes(&raw.route);
         let decode = decode?;
         let (transforms, schema) = self.transforms(&raw.transform, &decode.schema);
         let (metrics, windows, alerts) = if self.is_sound(&["decode", "transform"]) {
+            self.problems.extend(raw.archive.iter().flat_map(|archive| stages::archive(archive, &schema)));
             let metrics = self.metrics(&raw.metrics, &schema);
             let (windows, results) = self.windows(&raw.windows, &schema);
             let alerts = self.alerts(&raw.alerts, &results);
@@ -152,6 +154,14 @@ impl<'r> Resolver<'r> {
         if sources.value.0.is_empty() && self.is_sound(&["sources"]) {
             let problem = sources.problem("cannot run without a source");
             self.problems.push(problem.hint("name at least one, as in `sources: { pipe: { type: stdin } }`"));
+        }
+        for (name, source) in &sources.value.0 {
+            // A problem of the source as a whole stands where its name does.
+            let placed = |problem: Problem| match problem.place {
+                Place { line: 0, .. } => Problem { place: name.place, ..problem },
+                _ => problem,
+            };
+            self.problems.extend(stages::source(source).into_iter().map(placed));
         }
         Some(owned(sources.value))
     }

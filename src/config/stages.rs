@@ -3,10 +3,10 @@
 //! Everything that needs no more than the vocabulary is checked: that SQL compiles, that names exist.
 
 use crate::expression::{AggregateCall, Argument, Compiler, Expression};
-use crate::place::{Located, Problem, did_you_mean};
+use crate::place::{Located, Place, Problem, did_you_mean};
 use crate::record::sample::{WindowSchema, columns};
 use crate::record::schema::{BUILT_IN, Column, ColumnType, Schema};
-use crate::{alert, decode, metric, transform, window};
+use crate::{alert, archive, decode, metric, sink, source, transform, window};
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUnit};
 use std::sync::Arc;
 
@@ -32,6 +32,41 @@ fn time_format(format: &Located<String>) -> Option<Problem> {
     }
     let problem = format.problem(format!("cannot read `{}` as a time format", format.value));
     Some(problem.hint("expected rfc3339, epoch, or a strptime pattern as in \"%Y-%m-%d %H:%M:%S\""))
+}
+
+/// A problem of the source as a whole has the place 0:0.
+pub(super) fn source(config: &source::Config) -> Vec<Problem> {
+    match config {
+        source::Config::File(file) if file.paths.is_empty() => {
+            let problem = Problem::new(Place::default(), "cannot read from no files, `paths` is empty");
+            vec![problem.hint("expected paths or globs, as in paths: [\"/var/log/app/*.log\"]")]
+        }
+        source::Config::File(_) | source::Config::Stdin(_) | source::Config::Generate(_) => Vec::new(),
+    }
+}
+
+pub(super) fn sink(config: &sink::Config) -> Vec<Problem> {
+    match config {
+        sink::Config::File(file) if file.path.value.is_empty() => {
+            vec![file.path.problem("cannot write to a file without a name")]
+        }
+        sink::Config::File(_) | sink::Config::Stdout(_) => Vec::new(),
+    }
+}
+
+pub(super) fn archive(config: &archive::Config, schema: &Schema) -> Vec<Problem> {
+    let columns = config.partition_by.iter().filter(|name| !matches!(name.value.as_str(), "date" | "hour"));
+    columns
+        .filter_map(|name| match column(name, schema) {
+            Ok(found) if found.kind == ColumnType::Text => None,
+            Ok(found) => {
+                let kind = found.kind.as_str();
+                let problem = name.problem(format!("cannot partition by `{}`, its type is {kind}", found.name));
+                Some(problem.hint("expected date, hour or a text column"))
+            }
+            Err(more) => more.into_iter().next(),
+        })
+        .collect()
 }
 
 /// The step, and the schema that it leaves.
