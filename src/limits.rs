@@ -70,6 +70,7 @@ pub const DRAIN: Span = Span::from_secs(30);
 pub const CONFIG_BYTES: u64 = 1 << 20;
 
 
+
 /// HTTP connections open at a time. More wait in the system's queue until one ends.
 pub const HTTP_CONNECTIONS: usize = 256;
 
@@ -103,3 +104,12 @@ pub const FOLLOW_SCAN: Span = Span::from_secs(1);
 /// How long a followed file that was renamed or deleted must be silent before it counts as ended. The writer goes on
 /// in the old file until it has noticed the rotation.
 pub const FOLLOW_ROTATED: Span = Span::from_secs(1);
+
+/// Depth of nested YAML in a pipeline or schema file; deeper is refused. Protects the stack.
+pub const CONFIG_DEPTH: usize = 64;
+
+/// Bytes of a pipeline file after its aliases are expanded; a "billion laughs" file is refused here.
+pub const CONFIG_EXPANDED_BYTES: usize = 8 << 20;
+
+/// Mistakes that are looked for in one file before reading it is given up.
+pub const CONFIG_PROBLEMS: usize = 100;

@@ -47,8 +47,8 @@ impl Problem {
 /// A configuration value that knows where it was written.
 ///
 /// `place` is that of the first character of the value itself (behind an opening quote). `verbatim` tells
-/// whether characters of the value stand one to one in the file (plain and simply quoted single-line scalars),
-/// so that an offset into the value is an offset in the line.
+/// whether characters of the value stand one to one in the file (plain and simply quoted single-line scalars, and
+/// `|` blocks, whose lines begin in one column), so that an offset into the value is an offset in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Located<T> {
     pub value: T,
@@ -69,8 +69,8 @@ impl<T> Located<T> {
 
     /// The place `line` lines (from 0) and `column` characters (from 0) into the value.
     pub fn inside(&self, line: u32, column: u32) -> Place {
-        if self.verbatim && line == 0 {
-            Place { line: self.place.line, column: self.place.column + column }
+        if self.verbatim {
+            Place { line: self.place.line + line, column: self.place.column + column }
         } else {
             self.place
         }

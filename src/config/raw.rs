@@ -1,0 +1,75 @@
+//! The pipeline file as it is written: every key that exists, and no other.
+
+use crate::decode::{Envelope, Format};
+use crate::place::{Entries, Located};
+use crate::{alert, archive, decode, metric, sink, source, transform, window};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// A pipeline: where logs come from, what is made of them and where that goes.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "headrig pipeline")]
+pub(super) struct Pipeline {
+    /// The pipeline's name: small letters, digits, `_` and `-`.
+    // Optional here so that all the rest is still checked where it is missing.
+    #[schemars(required, regex(pattern = "^[a-z0-9][a-z0-9_-]*$"))]
+    pub pipeline: Option<Located<String>>,
+    /// Where records come from, each source under a name of its own. At least one.
+    #[schemars(required, extend("minProperties" = 1))]
+    pub sources: Option<Located<Entries<source::Config>>>,
+    /// How a record becomes a row.
+    #[serde(default = "default_decode")]
+    pub decode: decode::Config,
+    /// Steps over rows, in this order.
+    #[serde(default)]
+    pub transform: Vec<transform::Config>,
+    /// Metrics derived from rows, served at `/metrics`.
+    #[serde(default)]
+    pub metrics: Vec<metric::Config>,
+    /// Aggregates in event time.
+    #[serde(default)]
+    pub windows: Vec<window::Config>,
+    /// Rules over the results of windows.
+    #[serde(default)]
+    pub alerts: Vec<alert::Config>,
+    /// Where rows are kept. Without it, they aren't.
+    pub archive: Option<archive::Config>,
+    /// Receivers of alerts. Without one, alerts go to standard output.
+    #[serde(default)]
+    pub notify: Entries<sink::Config>,
+    /// Which alerts go to which receivers.
+    #[serde(default)]
+    pub route: Vec<sink::Route>,
+    #[serde(default)]
+    pub server: Server,
+}
+
+/// The HTTP listener.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Server {
+    /// Address and port. Default 127.0.0.1:8686.
+    #[serde(default = "default_listen")]
+    pub listen: Located<String>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self { listen: default_listen() }
+    }
+}
+
+fn default_listen() -> Located<String> {
+    Located::nowhere("127.0.0.1:8686".to_owned())
+}
+
+fn default_decode() -> decode::Config {
+    decode::Config {
+        envelope: Envelope::default(),
+        format: Format::default(),
+        schema: Located::nowhere("access".to_owned()),
+        time_formats: Vec::new(),
+        zone: None,
+    }
+}

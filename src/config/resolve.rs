@@ -1,0 +1,335 @@
+//! Text → [`Plan`]: reads the file, then asks each stage, in the order of the data, whether it can do what is written.
+//!
+//! A part is looked at only when the parts that it builds on are sound, so that one mistake isn't reported as many.
+
+use super::interpolate::{Environment, interpolate};
+use super::plan::{DecodePlan, Plan};
+use super::raw::{Pipeline, Server};
+use super::read::read;
+use super::schema_file::{self, ReadFile};
+use super::stages;
+use super::yaml::{self, Node, Value};
+use crate::expression::Compiler;
+use crate::place::{Entries, Located, Place, Problem};
+use crate::record::sample::WindowSchema;
+use crate::record::schema::Schema;
+use crate::{alert, decode, metric, sink, source, transform, window};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Reads and checks the text of the pipeline file `file_name`. Pure: variables come from `env`, schema files from `read_file`.
+///
+/// # Errors
+/// All mistakes that can be found in one go, sorted by place.
+pub fn load(file_name: &str, text: &str, env: Environment<'_>, read_file: ReadFile<'_>) -> Result<Plan, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let plan = load_into(file_name, text, env, read_file, &mut problems);
+    problems.sort_by(|a, b| (a.place, &a.message).cmp(&(b.place, &b.message)));
+    problems.dedup();
+    match plan {
+        Some(plan) if problems.is_empty() => Ok(plan),
+        _ => {
+            assert!(!problems.is_empty(), "a pipeline without a plan has a problem");
+            Err(problems)
+        }
+    }
+}
+
+fn load_into(
+    file_name: &str,
+    text: &str,
+    env: Environment<'_>,
+    read_file: ReadFile<'_>,
+    problems: &mut Vec<Problem>,
+) -> Option<Plan> {
+    let mut root = match yaml::parse(text, problems) {
+        Ok(root) => root,
+        Err(problem) => {
+            problems.push(problem);
+            return None;
+        }
+    };
+    interpolate(&mut root, env, problems);
+    let raw: Pipeline = read(&root, problems)?;
+    let mut resolver = Resolver { root: &root, compiler: Compiler::default(), problems, unsound: Vec::new() };
+    resolver.note_unsound();
+    resolver.resolve(file_name, raw, read_file)
+}
+
+struct Resolver<'r> {
+    root: &'r Node,
+    compiler: Compiler,
+    problems: &'r mut Vec<Problem>,
+    /// Top-level keys under which something is wrong.
+    unsound: Vec<&'r str>,
+}
+
+impl<'r> Resolver<'r> {
+    /// Finds the parts in which reading found mistakes: those between whose key and the next one a mistake stands.
+    fn note_unsound(&mut self) {
+        let Value::Map(entries) = &self.root.value else { return };
+        for (at, (key, _)) in entries.iter().enumerate() {
+            let end = entries.get(at + 1).map_or(Place { line: u32::MAX, column: 0 }, |(next, _)| next.place);
+            if self.problems.iter().any(|problem| key.place <= problem.place && problem.place < end) {
+                self.unsound.push(key.text());
+            }
+        }
+        if self.items("transform").iter().all(keeps_columns) {
+            self.unsound.retain(|part| *part != "transform");
+        }
+    }
+
+    fn is_sound(&self, parts: &[&str]) -> bool {
+        parts.iter().all(|part| !self.unsound.contains(part))
+    }
+
+    /// The value, or its mistakes noted under `part`.
+    fn keep<T>(&mut self, part: &'r str, result: Result<T, Vec<Problem>>) -> Option<T> {
+        result
+            .map_err(|more| {
+                self.problems.extend(more);
+                self.unsound.push(part);
+            })
+            .ok()
+    }
+
+    fn resolve(&mut self, file_name: &str, raw: Pipeline, read_file: ReadFile<'_>) -> Option<Plan> {
+        let pipeline = self.name(raw.pipeline.as_ref());
+        let sources = self.sources(raw.sources);
+        let listen = self.listen(&raw.server);
+        let decode = self.decode(&raw.decode, read_file);
+        self.unique("metric", "metrics", raw.metrics.iter().map(|metric| &metric.name));
+        self.unique("window", "windows", raw.windows.iter().map(|window| &window.name));
+        self.unique("alert", "alerts", raw.alerts.iter().map(|alert| &alert.alert));
+        self.problems.extend(raw.notify.0.iter().flat_map(|(_, receiver)| stages::sink(receiver)));
+        self.routes(&raw.route);
+        let decode = decode?;
+        let (transforms, schema) = self.transforms(&raw.transform, &decode.schema);
+        let (metrics, windows, alerts) = if self.is_sound(&["decode", "transform"]) {
+            self.problems.extend(raw.archive.iter().flat_map(|archive| stages::archive(archive, &schema)));
+            let metrics = self.metrics(&raw.metrics, &schema);
+            let (windows, results) = self.windows(&raw.windows, &schema);
+            let alerts = self.alerts(&raw.alerts, &results);
+            (metrics, windows, alerts)
+        } else {
+            Default::default()
+        };
+        Some(Plan {
+            file: file_name.to_owned(),
+            pipeline: pipeline?,
+            sources: sources?,
+            decode,
+            transforms,
+            schema: Arc::new(schema),
+            metrics,
+            windows,
+            alerts,
+            archive: raw.archive,
+            notify: owned(raw.notify),
+            routes: raw.route,
+            listen: listen?,
+        })
+    }
+
+    fn name(&mut self, name: Option<&Located<String>>) -> Option<String> {
+        let Some(name) = name else {
+            self.require("pipeline", "give the pipeline a name, as in `pipeline: shop`");
+            return None;
+        };
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        if name.value.starts_with(allowed) && name.value.chars().all(|c| allowed(c) || matches!(c, '_' | '-')) {
+            return Some(name.value.clone());
+        }
+        let problem = name.problem(format!("cannot use `{}` as a pipeline's name", name.value));
+        self.problems.push(problem.hint("expected small letters, digits, _ and -, with a letter or digit first"));
+        None
+    }
+
+    fn sources(&mut self, sources: Option<Located<Entries<source::Config>>>) -> Option<Vec<(String, source::Config)>> {
+        let Some(sources) = sources else {
+            self.require("sources", "name at least one, as in `sources: { pipe: { type: stdin } }`");
+            return None;
+        };
+        if sources.value.0.is_empty() && self.is_sound(&["sources"]) {
+            let problem = sources.problem("cannot run without a source");
+            self.problems.push(problem.hint("name at least one, as in `sources: { pipe: { type: stdin } }`"));
+        }
+        for (name, source) in &sources.value.0 {
+            // A problem of the source as a whole stands where its name does.
+            let placed = |problem: Problem| match problem.place {
+                Place { line: 0, .. } => Problem { place: name.place, ..problem },
+                _ => problem,
+            };
+            self.problems.extend(stages::source(source).into_iter().map(placed));
+        }
+        Some(owned(sources.value))
+    }
+
+    /// A top-level key that must be there; silent when it has a value, for then that was reported.
+    fn require(&mut self, key: &str, hint: &str) {
+        let is_null = |value: &Node| matches!(&value.value, Value::Scalar(scalar) if scalar.is_null());
+        if self.root.get(key).is_none_or(is_null) {
+            let place = self.root.get(key).map_or(self.root.place, |value| value.place);
+            let problem = Problem::new(place, format!("cannot find the key `{key}`, it is required"));
+            self.problems.push(problem.hint(hint));
+        }
+    }
+
+    fn listen(&mut self, server: &Server) -> Option<SocketAddr> {
+        let text = &server.listen;
+        match text.value.parse::<SocketAddr>() {
+            Ok(address) if address.ip().is_loopback() => return Some(address),
+            Ok(address) => self.problems.push(
+                text.problem(format!("cannot listen on {address}, it can be reached from other machines"))
+                    .hint(format!("there is no authentication yet: listen on 127.0.0.1:{}", address.port())),
+            ),
+            Err(_) => self.problems.push(
+                text.problem(format!("cannot read `{}` as an address to listen on", text.value))
+                    .hint("expected an IP address and a port, as in 127.0.0.1:8686"),
+            ),
+        }
+        None
+    }
+
+    fn decode(&mut self, config: &decode::Config, read_file: ReadFile<'_>) -> Option<DecodePlan> {
+        let wrong = stages::decode(config);
+        self.problems.extend(wrong);
+        // Without its schema nothing can be said about columns; with another one than was meant, only nonsense.
+        if !self.is_sound(&["decode"]) {
+            return None;
+        }
+        let schema = self.keep("decode", schema_file::load(&config.schema, read_file))?;
+        Some(DecodePlan {
+            envelope: config.envelope,
+            format: config.format,
+            schema: Arc::new(schema),
+            time_formats: config.time_formats.clone(),
+            zone: config.zone.as_ref().map(|zone| zone.value.clone()),
+        })
+    }
+
+    /// Steps see what the steps before them leave. One that is wrong may have made columns that later ones use, so
+    /// after it only unknown columns can be told, and wrongly: the rest is not looked at.
+    fn transforms(&mut self, configs: &[transform::Config], input: &Schema) -> (Vec<stages::Step>, Schema) {
+        let mut schema = input.clone();
+        let mut steps = Vec::new();
+        if !self.is_sound(&["transform"]) {
+            return (steps, schema);
+        }
+        for config in configs {
+            let changes_columns = matches!(config, transform::Config::Set(_) | transform::Config::Drop(_));
+            match stages::transform(config, &schema, &self.compiler) {
+                Ok((step, after)) => {
+                    steps.push(step);
+                    schema = after;
+                }
+                Err(more) => {
+                    self.problems.extend(more);
+                    if changes_columns {
+                        self.unsound.push("transform");
+                        break;
+                    }
+                }
+            }
+        }
+        (steps, schema)
+    }
+
+    fn metrics(&mut self, configs: &[metric::Config], schema: &Schema) -> Vec<stages::Metric> {
+        let built = configs.iter().map(|config| stages::metric(config, schema, &self.compiler)).collect::<Vec<_>>();
+        built.into_iter().filter_map(|result| self.keep("metrics", result)).collect()
+    }
+
+    fn windows(&mut self, configs: &[window::Config], schema: &Schema) -> (Vec<stages::Window>, Vec<WindowSchema>) {
+        let built = configs.iter().map(|config| stages::window(config, schema, &self.compiler)).collect::<Vec<_>>();
+        built.into_iter().filter_map(|result| self.keep("windows", result)).unzip()
+    }
+
+    fn alerts(&mut self, configs: &[alert::Config], windows: &[WindowSchema]) -> Vec<stages::Alert> {
+        // A window that is written but wrong has no result columns to check against.
+        let written = self.window_names();
+        let is_resolved = |on: &str| windows.iter().any(|window| &*window.window == on);
+        let is_wrong = |on: &str| !is_resolved(on) && written.contains(&on);
+        let sound = self.is_sound(&["windows"]);
+        let mut alerts = Vec::new();
+        for config in configs {
+            let on = &config.on;
+            if is_wrong(&on.value) || (!sound && is_resolved(&on.value) && !self.window_is_sound(&on.value)) {
+                continue;
+            }
+            if !is_resolved(&on.value) {
+                self.problems.push(stages::not_found("window", on, written.iter().copied()));
+                continue;
+            }
+            let result = stages::alert(config, windows, &self.compiler);
+            alerts.extend(self.keep("alerts", result));
+        }
+        alerts
+    }
+
+    /// The elements of the list under a top-level key.
+    fn items(&self, key: &str) -> &'r [Node] {
+        match self.root.get(key).map(|list| &list.value) {
+            Some(Value::List(items)) => items,
+            _ => &[],
+        }
+    }
+
+    fn window_names(&self) -> Vec<&'r str> {
+        self.items("windows").iter().filter_map(|item| item.get("name")).map(Node::text).collect()
+    }
+
+    /// Whether nothing is wrong between the start of this window and that of the next one.
+    fn window_is_sound(&self, name: &str) -> bool {
+        let items = self.items("windows");
+        let Some(at) = items.iter().position(|item| item.get("name").is_some_and(|n| n.text() == name)) else {
+            return true;
+        };
+        let start = items[at].place;
+        let after = items.get(at + 1).map_or_else(|| self.key_after("windows"), |next| next.place);
+        !self.problems.iter().any(|problem| start <= problem.place && problem.place < after)
+    }
+
+    /// Where the top-level key after `key` stands.
+    fn key_after(&self, key: &str) -> Place {
+        let end = Place { line: u32::MAX, column: 0 };
+        let Value::Map(entries) = &self.root.value else { return end };
+        let at = entries.iter().position(|(k, _)| k.text() == key);
+        at.and_then(|at| entries.get(at + 1)).map_or(end, |(next, _)| next.place)
+    }
+
+    /// Refuses a name that stands twice.
+    fn unique<'n>(&mut self, what: &str, part: &'r str, names: impl Iterator<Item = &'n Located<String>>) {
+        let mut seen: HashMap<&str, Place> = HashMap::new();
+        for name in names {
+            if let Some(first) = seen.get(name.value.as_str()) {
+                let problem = name.problem(format!("cannot have two {part} of the name `{}`", name.value));
+                self.problems.push(problem.hint(format!("the first {what} of this name stands at {first}")));
+            } else {
+                seen.insert(&name.value, name.place);
+            }
+        }
+    }
+
+    fn routes(&mut self, routes: &[sink::Route]) {
+        let receivers: Vec<&str> = match self.root.get("notify").map(|notify| &notify.value) {
+            Some(Value::Map(entries)) => entries.iter().map(|(key, _)| key.text()).collect(),
+            _ => Vec::new(),
+        };
+        for to in routes.iter().flat_map(|route| &route.to) {
+            if !receivers.contains(&to.value.as_str()) {
+                self.problems.push(stages::not_found("receiver", to, receivers.iter().copied()));
+            }
+        }
+    }
+}
+
+/// Whether a step, as written, adds no columns, so that later steps can be checked even if it is wrong.
+fn keeps_columns(step: &Node) -> bool {
+    ["filter", "mask", "drop"].iter().any(|key| step.get(key).is_some())
+}
+
+fn owned<T>(entries: Entries<T>) -> Vec<(String, T)> {
+    entries.0.into_iter().map(|(name, value)| (name.value, value)).collect()
+}

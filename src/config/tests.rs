@@ -1,0 +1,145 @@
+//! The files of `tests/config`, and properties of reading them.
+
+use super::{Plan, json_schema, load};
+use crate::place::Problem;
+use proptest::prelude::{ProptestConfig, any, proptest};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn environment(name: &str) -> Option<String> {
+    match name {
+        "HOME_ZONE" => Some("Asia/Tokyo".to_owned()),
+        "MASK_KEY" => Some("0123456789abcdef: [x".to_owned()),
+        _ => None,
+    }
+}
+
+fn check(text: &str) -> Result<Plan, Vec<Problem>> {
+    load("pipeline.yaml", text, &environment, &|path| fs::read_to_string(root().join(path)))
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join("tests/config").join(folder)).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+fn wants_update() -> bool {
+    std::env::var_os("UPDATE").is_some()
+}
+
+fn expectation(problem: &Problem) -> String {
+    let hint = problem.hint.as_ref().map_or_else(String::new, |hint| format!(" | hint: {hint}"));
+    format!("# expect: {}: {}{hint}\n", problem.place, problem.message)
+}
+
+#[test]
+fn good_files_are_accepted() {
+    let files = files("good");
+    assert!(files.len() >= 4);
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        check(&text).unwrap_or_else(|problems| panic!("{}: {problems:#?}", file.display()));
+    }
+}
+
+/// The expectations are the leading comment lines. They count as lines of the file, so places are those that an editor
+/// shows; `UPDATE=1` rewrites them.
+#[test]
+fn bad_files_get_exactly_the_expected_messages() {
+    let files = files("bad");
+    assert!(files.len() >= 14);
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let problems = check(&text).expect_err(&format!("{} must be refused", file.display()));
+        for problem in &problems {
+            assert!(problem.message.starts_with("cannot "), "{}: {}", file.display(), problem.message);
+            assert!(!problem.message.ends_with('.'), "{}: {}", file.display(), problem.message);
+        }
+        let expected: String = text.split_inclusive('\n').take_while(|line| line.starts_with("# expect:")).collect();
+        if wants_update() {
+            fs::write(&file, rewritten(&text[expected.len()..])).unwrap();
+        } else {
+            let found: String = problems.iter().map(expectation).collect();
+            assert_eq!(found, expected, "{}", file.display());
+        }
+    }
+}
+
+/// `body` below the messages that it gets there.
+fn rewritten(body: &str) -> String {
+    let count = check(body).unwrap_err().len();
+    let shifted = format!("{}{body}", "# expect:\n".repeat(count));
+    let header: String = check(&shifted).unwrap_err().iter().map(expectation).collect();
+    format!("{header}{body}")
+}
+
+#[test]
+fn the_checked_in_json_schema_is_current() {
+    let path = root().join("schemas/pipeline.schema.json");
+    let current = format!("{:#}\n", json_schema());
+    if wants_update() {
+        fs::write(&path, &current).unwrap();
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == current, "schemas/pipeline.schema.json is old, run the tests with UPDATE=1");
+}
+
+#[test]
+fn values_survive_variables_and_defaults() {
+    let plan = check(
+        "pipeline: p\nsources: { a: { type: generate, rate: '5' , seed: 1 } }\n\
+         transform:\n  - mask: { column: message, with: regex, pattern: '(a)b$', replacement: '$1' }\n",
+    );
+    let problems = plan.unwrap_err();
+    assert_eq!(problems[0].message, "cannot use `5` here, expected a whole number above 0");
+    let plan = check(
+        "pipeline: ${NAME:-p}\nsources: { a: { type: generate, rate: '${RATE:-5}' }, b: { type: generate, rate: ${RATE:-1_000} } }\n",
+    );
+    assert_eq!(plan.unwrap_err().len(), 1, "a quoted number is a text, wherever it comes from");
+}
+
+#[test]
+fn anchors_are_expanded_and_bombs_are_not() {
+    let base = "pipeline: p\nsources: { a: &a { type: stdin }, b: *a }\n";
+    assert_eq!(check(base).unwrap().sources.len(), 2);
+    let mut bomb = "pipeline: p\nx0: &x0 [aaaaaaaaaa, aaaaaaaaaa]\n".to_owned();
+    for level in 1..30 {
+        bomb += &format!("x{level}: &x{level} [*x{0}, *x{0}, *x{0}]\n", level - 1);
+    }
+    assert!(check(&bomb).unwrap_err()[0].message.starts_with("cannot expand the aliases"));
+    let deep = format!("pipeline: {}\n", "[".repeat(100));
+    assert!(check(&deep).unwrap_err()[0].message.starts_with("cannot read"));
+}
+
+const SOUND: &str = include_str!("../../tests/config/good/fly.yaml");
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever stands in a file, it is a plan or a list of problems, and never a panic.
+    #[test]
+    fn any_text_gives_a_plan_or_problems(text in "(?s).{0,200}") {
+        let _ = check(&text);
+    }
+
+    /// A file that lost a piece gets problems at places that exist, sorted.
+    #[test]
+    fn a_mutilated_file_gets_problems_that_are_in_it(from in any::<u16>(), length in 1..40_usize, with in "[a-z:{}\\[\\],'\"$# \n-]{0,3}") {
+        let chars: Vec<char> = SOUND.chars().collect();
+        let from = usize::from(from) % chars.len();
+        let end = (from + length).min(chars.len());
+        let text: String = chars[..from].iter().copied().chain(with.chars()).chain(chars[end..].iter().copied()).collect();
+        if let Err(problems) = check(&text) {
+            let lines = text.split('\n').count() as u32;
+            assert!(problems.iter().all(|p| p.place.line >= 1 && p.place.line <= lines + 1 && p.place.column >= 1));
+            assert!(problems.is_sorted_by_key(|p| p.place));
+            assert!(problems.iter().all(|p| p.message.starts_with("cannot ")), "{problems:?}");
+        }
+    }
+}
