@@ -176,7 +176,7 @@ impl Archive {
     /// committed is found out by opening the archive again.
     pub fn seal(&mut self, checkpoint: &Checkpoint, watermark: Option<EventTime>) -> Result<Receipt, ArchiveError> {
         if !self.broken && self.staging.rows() == 0 && *checkpoint == self.checkpoint {
-            return Ok(Receipt { checkpoint: checkpoint.clone(), rows: 0, files: 0, bytes: 0 });
+            return Ok(Receipt { checkpoint: checkpoint.clone(), rows: 0, files: 0, bytes: 0, tables: Vec::new() });
         }
         self.guarded(|archive| {
             let seal = archive.prepare(checkpoint, watermark)?;
@@ -245,6 +245,7 @@ impl Archive {
             rows: self.sealed.iter().map(|s| s.rows).sum(),
             files: self.sealed.iter().map(|s| s.files).sum(),
             bytes: self.sealed.iter().map(|s| s.bytes).sum(),
+            tables: self.sealed.iter().map(|s| (s.kind.as_str(), s.rows, s.files)).collect(),
         }
     }
 }

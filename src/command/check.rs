@@ -40,12 +40,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match args.format {
         Format::Text => {
             for (name, problems) in &found {
-                report::line(config::render_text(name, problems).trim_end());
+                report::line(config::render::text(name, problems).trim_end());
             }
         }
         Format::Json => {
-            let all: Vec<serde_json::Value> =
-                found.iter().flat_map(|(name, problems)| config::render_json(name, problems)).collect();
+            let all = config::render::json(found.iter().map(|(name, problems)| (name.as_str(), problems.as_slice())));
             let text = serde_json::to_string_pretty(&all).context("cannot write the result")?;
             writeln!(io::stdout(), "{text}").context("cannot write to standard output")?;
         }

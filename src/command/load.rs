@@ -56,7 +56,7 @@ pub(super) fn plans(files: &[PipelineFile]) -> Option<Vec<Plan>> {
             Ok(plan) => plans.push(plan),
             Err(problems) => {
                 sound = false;
-                report::line(config::render_text(&file.name(), &problems).trim_end());
+                report::line(config::render::text(&file.name(), &problems).trim_end());
             }
         }
     }

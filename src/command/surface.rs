@@ -1,7 +1,7 @@
 //! What the HTTP listener shows of the running pipelines.
 
-use crate::metric::Metrics;
-use crate::server::Surface;
+use crate::metric::{Metrics, exposition};
+use crate::server::{Exposition, Surface};
 use crate::telemetry::metrics::SelfMetrics;
 use crate::topology::Connected;
 use prometheus::proto::MetricFamily;
@@ -55,7 +55,11 @@ pub(super) fn surface(state: &Arc<State>, telemetry: &SelfMetrics) -> Surface {
         gather: Arc::new(move || {
             let mut families = telemetry.gather();
             families.extend(shown.derived());
-            families
+            exposition::sorted(families)
+        }),
+        encode: Arc::new(|accept, families| {
+            let format = exposition::negotiate(accept);
+            Exposition { content_type: format.content_type(), body: format.encode(families) }
         }),
     }
 }

@@ -1,7 +1,7 @@
 //! YAML text → a checked [`Plan`], or every mistake with line, column and remedy.
 //!
 //! Three steps, each pure: text → located tree (`yaml`, `interpolate`), tree → the file's types (`read`, `raw`), types
-//! → plan (`resolve`, which asks the stages through `stages`). Nothing here does I/O: variables and schema files come
+//! → plan (`resolve`, which has each stage check and build its part). Nothing here does I/O: variables and schema files come
 //! through functions that the caller passes in. A mistake never hides another one, and is never reported as two:
 //! reading steps over what is wrong, and what builds on a wrong part isn't looked at.
 
@@ -15,12 +15,11 @@ mod read;
 pub mod render;
 mod resolve;
 mod schema_file;
-mod stages;
 #[cfg(test)]
 mod tests;
 mod unbuilt;
 mod yaml;
 
 pub use json_schema::json_schema;
-pub use plan::{DecodePlan, Plan};
+pub use plan::Plan;
 pub use resolve::load;

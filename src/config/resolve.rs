@@ -3,16 +3,16 @@
 //! A part is looked at only when the parts that it builds on are sound, so that one mistake isn't reported as many.
 
 use super::interpolate::{Environment, interpolate};
-use super::plan::{DecodePlan, Plan};
+use super::plan::Plan;
 use super::raw::{Pipeline, Server};
 use super::read::read;
 use super::schema_file::{self, ReadFile};
-use super::stages;
 use super::yaml::{self, Node, Value};
 use crate::expression::Compiler;
-use crate::place::{Entries, Located, Place, Problem};
+use crate::place::{Entries, Located, Place, Problem, did_you_mean};
 use crate::record::sample::WindowSchema;
 use crate::record::schema::Schema;
+use crate::transform::Transform;
 use crate::{alert, decode, metric, sink, source, transform, window};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -99,15 +99,15 @@ impl<'r> Resolver<'r> {
         let sources = self.sources(raw.sources);
         let listen = self.listen(&raw.server);
         let decode = self.decode(&raw.decode, read_file);
-        self.unique("metric", "metrics", raw.metrics.iter().map(|metric| &metric.name));
+        self.problems.extend(metric::check_names(&raw.metrics));
         self.unique("window", "windows", raw.windows.iter().map(|window| &window.name));
         self.unique("alert", "alerts", raw.alerts.iter().map(|alert| &alert.alert));
-        self.problems.extend(raw.notify.0.iter().flat_map(|(_, receiver)| stages::sink(receiver)));
+        self.problems.extend(raw.notify.0.iter().flat_map(|(_, receiver)| receiver.check()));
         self.routes(&raw.route);
         let decode = decode?;
         let (transforms, schema) = self.transforms(&raw.transform, &decode.schema);
         let (metrics, windows, alerts) = if self.is_sound(&["decode", "transform"]) {
-            self.problems.extend(raw.archive.iter().flat_map(|archive| stages::archive(archive, &schema)));
+            self.problems.extend(raw.archive.iter().flat_map(|archive| archive.check(&schema)));
             let metrics = self.metrics(&raw.metrics, &schema);
             let (windows, results) = self.windows(&raw.windows, &schema);
             let alerts = self.alerts(&raw.alerts, &results);
@@ -161,7 +161,7 @@ impl<'r> Resolver<'r> {
                 Place { line: 0, .. } => Problem { place: name.place, ..problem },
                 _ => problem,
             };
-            self.problems.extend(stages::source(source).into_iter().map(placed));
+            self.problems.extend(source.check().into_iter().map(placed));
         }
         Some(owned(sources.value))
     }
@@ -192,26 +192,18 @@ impl<'r> Resolver<'r> {
         None
     }
 
-    fn decode(&mut self, config: &decode::Config, read_file: ReadFile<'_>) -> Option<DecodePlan> {
-        let wrong = stages::decode(config);
-        self.problems.extend(wrong);
+    fn decode(&mut self, config: &decode::Config, read_file: ReadFile<'_>) -> Option<decode::Plan> {
         // Without its schema nothing can be said about columns; with another one than was meant, only nonsense.
         if !self.is_sound(&["decode"]) {
             return None;
         }
         let schema = self.keep("decode", schema_file::load(&config.schema, read_file))?;
-        Some(DecodePlan {
-            envelope: config.envelope,
-            format: config.format,
-            schema: Arc::new(schema),
-            time_formats: config.time_formats.clone(),
-            zone: config.zone.as_ref().map(|zone| zone.value.clone()),
-        })
+        self.keep("decode", config.build(Arc::new(schema)))
     }
 
     /// Steps see what the steps before them leave. One that is wrong may have made columns that later ones use, so
     /// after it only unknown columns can be told, and wrongly: the rest is not looked at.
-    fn transforms(&mut self, configs: &[transform::Config], input: &Schema) -> (Vec<stages::Step>, Schema) {
+    fn transforms(&mut self, configs: &[transform::Config], input: &Schema) -> (Vec<Box<dyn Transform>>, Schema) {
         let mut schema = input.clone();
         let mut steps = Vec::new();
         if !self.is_sound(&["transform"]) {
@@ -219,7 +211,7 @@ impl<'r> Resolver<'r> {
         }
         for config in configs {
             let changes_columns = matches!(config, transform::Config::Set(_) | transform::Config::Drop(_));
-            match stages::transform(config, &schema, &self.compiler) {
+            match config.build(&schema, &self.compiler) {
                 Ok((step, after)) => {
                     steps.push(step);
                     schema = after;
@@ -236,17 +228,18 @@ impl<'r> Resolver<'r> {
         (steps, schema)
     }
 
-    fn metrics(&mut self, configs: &[metric::Config], schema: &Schema) -> Vec<stages::Metric> {
-        let built = configs.iter().map(|config| stages::metric(config, schema, &self.compiler)).collect::<Vec<_>>();
+    fn metrics(&mut self, configs: &[metric::Config], schema: &Schema) -> Vec<metric::Plan> {
+        let built = configs.iter().map(|config| config.build(schema, &self.compiler)).collect::<Vec<_>>();
         built.into_iter().filter_map(|result| self.keep("metrics", result)).collect()
     }
 
-    fn windows(&mut self, configs: &[window::Config], schema: &Schema) -> (Vec<stages::Window>, Vec<WindowSchema>) {
-        let built = configs.iter().map(|config| stages::window(config, schema, &self.compiler)).collect::<Vec<_>>();
-        built.into_iter().filter_map(|result| self.keep("windows", result)).unzip()
+    fn windows(&mut self, configs: &[window::Config], schema: &Schema) -> (Vec<window::Plan>, Vec<WindowSchema>) {
+        let built = configs.iter().map(|config| config.build(schema, &self.compiler)).collect::<Vec<_>>();
+        let plans = built.into_iter().filter_map(|result| self.keep("windows", result));
+        plans.map(|plan| { let schema = plan.schema(); (plan, schema) }).unzip()
     }
 
-    fn alerts(&mut self, configs: &[alert::Config], windows: &[WindowSchema]) -> Vec<stages::Alert> {
+    fn alerts(&mut self, configs: &[alert::Config], windows: &[WindowSchema]) -> Vec<alert::Plan> {
         // A window that is written but wrong has no result columns to check against.
         let written = self.window_names();
         let is_resolved = |on: &str| windows.iter().any(|window| &*window.window == on);
@@ -259,10 +252,10 @@ impl<'r> Resolver<'r> {
                 continue;
             }
             if !is_resolved(&on.value) {
-                self.problems.push(stages::not_found("window", on, written.iter().copied()));
+                self.problems.push(not_found("window", on, written.iter().copied()));
                 continue;
             }
-            let result = stages::alert(config, windows, &self.compiler);
+            let result = config.build(windows, &self.compiler);
             alerts.extend(self.keep("alerts", result));
         }
         alerts
@@ -319,7 +312,7 @@ impl<'r> Resolver<'r> {
         };
         for to in routes.iter().flat_map(|route| &route.to) {
             if !receivers.contains(&to.value.as_str()) {
-                self.problems.push(stages::not_found("receiver", to, receivers.iter().copied()));
+                self.problems.push(not_found("receiver", to, receivers.iter().copied()));
             }
         }
     }
@@ -332,4 +325,15 @@ fn keeps_columns(step: &Node) -> bool {
 
 fn owned<T>(entries: Entries<T>) -> Vec<(String, T)> {
     entries.0.into_iter().map(|(name, value)| (name.value, value)).collect()
+}
+
+/// `cannot find the window `x``, with the closest name or all names.
+fn not_found<'n>(what: &str, name: &Located<String>, names: impl Iterator<Item = &'n str>) -> Problem {
+    let names: Vec<&str> = names.collect();
+    let hint = match did_you_mean(&name.value, names.iter().copied()) {
+        Some(close) => format!("did you mean `{close}`?"),
+        None if names.is_empty() => format!("there is no {what} here"),
+        None => format!("{what}s here: {}", names.join(", ")),
+    };
+    name.problem(format!("cannot find the {what} `{}`", name.value)).hint(hint)
 }

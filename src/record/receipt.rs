@@ -46,4 +46,6 @@ pub struct Receipt {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// The same by table: its name, rows and files.
+    pub tables: Vec<(&'static str, u64, u64)>,
 }

@@ -6,7 +6,7 @@ use super::Surroundings;
 use crate::archive::{Archive, ArchiveError, ArchivePlan, FlushConfig};
 use crate::config::Plan;
 use crate::record::receipt::Checkpoint;
-use crate::sink::{Route, Sink, SinkError};
+use crate::sink::{self, Route, Sink, SinkError};
 use crate::source::{Source, SourceError};
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ impl ConnectError {
         match self {
             Self::Archive { source, .. } => source.hint(),
             Self::Source { source, .. } => source.hint(),
-            Self::Sink { source, .. } => source.hint(),
+            Self::Sink { source, .. } => source.hint().map(str::to_owned),
         }
     }
 }
@@ -60,6 +60,9 @@ impl Connected {
                 .connect(name, &checkpoint, Arc::clone(&surroundings.clock))
                 .map_err(|source| ConnectError::Source { name: name.clone(), source })?;
             sources.push((name.clone(), source));
+        }
+        if plan.notify.is_empty() {
+            plan.notify.push(("stdout".to_owned(), sink::Config::Stdout(sink::StdoutConfig {})));
         }
         let mut receivers = Vec::new();
         for (name, config) in &plan.notify {

@@ -130,7 +130,12 @@ impl Flow {
 
     /// Records that a window could not hold because of its cap on groups, since the start.
     pub fn window_overflow(&self) -> u64 {
-        self.windows.overflow_total()
+        self.windows.overflow_counts().iter().map(|(_, count)| count).sum()
+    }
+
+    /// Records of which a window could not compute something, since the start.
+    pub fn window_failures(&self) -> u64 {
+        self.windows.failed_counts().iter().map(|(_, count)| count).sum()
     }
 
     /// Alerts that are pending and firing.

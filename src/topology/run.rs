@@ -259,8 +259,7 @@ impl Runner {
             self.store(Work::Rows(rows)).await;
         }
         if !dead.is_empty() {
-            let dead = dead.into_iter().map(|l| (name.source.to_string(), name.partition.clone(), l)).collect();
-            self.store(Work::Dead(dead)).await;
+            self.store(Work::Dead(name, dead)).await;
         }
         if let Some(storing) = &mut self.storing {
             storing.touch(self.surroundings.clock.monotonic());
@@ -340,7 +339,7 @@ impl Runner {
         let (pipeline, telemetry, end) = (&self.pipeline, &self.surroundings.telemetry, &mut self.end);
         self.receipts.retain_mut(|receiver| match receiver.try_recv() {
             Ok(receipt) => {
-                for (kind, rows, files) in &receipt.kinds {
+                for (kind, rows, files) in &receipt.tables {
                     let labels = [pipeline.as_str(), kind];
                     telemetry.archive_rows.with_label_values(&labels).inc_by(*rows);
                     telemetry.archive_files.with_label_values(&labels).inc_by(*files);
@@ -371,6 +370,10 @@ impl Runner {
         let overflow = self.flow.window_overflow();
         if overflow > 0 {
             raise(&telemetry.dropped.with_label_values(&[pipeline, "window_groups"]), overflow);
+        }
+        let failures = self.flow.window_failures();
+        if failures > 0 {
+            raise(&telemetry.decode_errors.with_label_values(&[pipeline, "window_value"]), failures);
         }
         let metrics = self.flow.metrics();
         let metrics = lock(&metrics);

@@ -6,6 +6,7 @@ use crate::record::alert::AlertEvent;
 use crate::record::dead::DeadLetter;
 use crate::record::receipt::{Checkpoint, Receipt};
 use crate::record::sample::WindowRows;
+use crate::source::PartitionName;
 use crate::time::EventTime;
 use crate::time::clock::Monotonic;
 use arrow::array::RecordBatch;
@@ -17,8 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 #[derive(Debug)]
 pub(super) enum Work {
     Rows(RecordBatch),
-    /// Dead letters, each with its source and partition.
-    Dead(Vec<(String, String, DeadLetter)>),
+    /// Dead letters of one partition.
+    Dead(PartitionName, Vec<DeadLetter>),
     Alerts(Vec<AlertEvent>),
     /// Makes everything before it durable.
     Seal { checkpoint: Checkpoint, watermark: Option<EventTime>, windows: Vec<WindowRows>, receipt: oneshot::Sender<Receipt> },
@@ -63,7 +64,7 @@ impl Storing {
     pub(super) async fn send(&mut self, work: Work, now: Monotonic) -> bool {
         match &work {
             Work::Rows(rows) => self.schedule.rows += rows.num_rows() as u64,
-            Work::Dead(letters) => self.schedule.rows += letters.len() as u64,
+            Work::Dead(_, letters) => self.schedule.rows += letters.len() as u64,
             Work::Alerts(_) => {}
             Work::Seal { .. } => self.schedule.rows = 0,
         }
@@ -102,7 +103,7 @@ fn serve(mut archive: Archive, mut queue: mpsc::Receiver<Work>, staged_bytes: &A
     while let Some(work) = queue.blocking_recv() {
         match work {
             Work::Rows(rows) => archive.write_events(&rows)?,
-            Work::Dead(letters) => archive.write_dead(&letters)?,
+            Work::Dead(name, letters) => archive.write_dead(&letters, |_| (&name.source, &name.partition))?,
             Work::Alerts(events) => archive.write_alerts(&events)?,
             Work::Seal { checkpoint, watermark, windows, receipt } => {
                 archive.write_windows(&windows)?;

@@ -1,6 +1,6 @@
 //! Two hours of a real stream, compared with the truth that was kept while they were made.
 
-use crate::harness::{Running, assert_exit, duckdb, headrig, project, temporary, text};
+use crate::harness::{Running, assert_exit, duckdb, headrig, pipeline, project, temporary, text};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,11 @@ fn alerts_fire_in_the_incidents_and_nowhere_else() {
     }
     // The third time through stdin, in pieces that end anywhere.
     let mut command = headrig();
-    command.args(["run", "--once", "tests/pipelines/fly_stdin.yaml"]).env("ARCHIVE", folders[2].path());
+    let yaml = fs::read_to_string(project().join("pipelines/fly.yaml")).unwrap();
+    let (file, pipe) = ("fly: { type: file, paths: [\"${FLY_LOG:-fly.ndjson}\"] }", "fly: { type: stdin }");
+    assert!(yaml.contains(file));
+    let piped = pipeline(folders[2].path(), &yaml.replace(file, pipe));
+    command.args(["run", "--once"]).arg(piped).env("ARCHIVE", folders[2].path().join("archive"));
     let mut running = Running::start(&mut command);
     let mut stdin = running.stdin();
     let bytes = fs::read(&input).unwrap();

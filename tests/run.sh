@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Sets up what the tests need on a Debian machine with Rust, and runs all of them.
+#
+#   tests/run.sh              everything
+#   tests/run.sh FILTER       only tests whose name contains FILTER, without formatting and lints
+#
+# What is installed: Debian's zstd, time and python3-venv where they are missing (needs root or sudo), and DuckDB from
+# PyPI into target/python. Nothing is left running. Compiled once: one profile serves the binary and its tests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+started=$SECONDS
+say() { printf '\n== %s (%s s)\n' "$1" "$((SECONDS - started))"; }
+
+say "tools"
+packages=()
+command -v zstd >/dev/null || packages+=(zstd)
+command -v cc >/dev/null || packages+=(build-essential)
+command -v cmake >/dev/null || packages+=(cmake)
+[ -x /usr/bin/time ] || packages+=(time)
+python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
+if [ "${#packages[@]}" -gt 0 ]; then
+  root=(); [ "$(id -u)" -eq 0 ] || root=(sudo)
+  "${root[@]}" apt-get update -q >/dev/null
+  DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -qy "${packages[@]}" >/dev/null
+fi
+export CARGO_TERM_COLOR=never
+target="${CARGO_TARGET_DIR:-target}"
+mkdir -p "$target"
+python="$target/python"
+if ! "$python/bin/python" -c 'import duckdb' 2>/dev/null; then
+  python3 -m venv --clear "$python"
+  "$python/bin/pip" install -q --disable-pip-version-check duckdb==1.4.1
+fi
+HEADRIG_PYTHON="$(cd "$python/bin" && pwd)/python"
+export HEADRIG_PYTHON
+"$HEADRIG_PYTHON" -c 'import duckdb; print("DuckDB", duckdb.__version__)'
+cargo --version
+
+if [ $# -eq 0 ]; then
+  say "format"
+  cargo fmt --check
+fi
+
+say "build and unit tests, then the integration tests"
+cargo test --release --locked --lib --bins --tests -- "$@"
+
+if [ $# -eq 0 ]; then
+  say "benchmarks build and run once"
+  cargo bench --locked --bench stages -- --test
+
+  say "lints"
+  # In a folder of its own: clippy's artefacts are not rustc's. Dependencies are only checked, not compiled.
+  cargo clippy --release --locked --all-targets -- -D warnings
+fi
+say "done"
+[ -e ../shared/data/fly-2h.ndjson.zst ] || echo "MISSING: ../shared/data was not there; the tests on real input did not run"
