@@ -1,0 +1,151 @@
+//! The commands as users type them.
+
+use crate::harness::{Running, assert_exit, headrig, pipeline, project, temporary, text};
+use rustix::process::Signal;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+#[test]
+fn check_prints_each_broken_pipeline_with_place_and_remedy() {
+    let mut checked = 0;
+    for entry in fs::read_dir(project().join("tests/config/bad")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let expected: Vec<String> = fs::read_to_string(&path)
+            .unwrap()
+            .lines()
+            .filter_map(|line| line.strip_prefix("# expect: ").map(str::to_owned))
+            .collect();
+        let output = headrig().arg("check").arg(&path).output().unwrap();
+        assert_exit(&output, 78);
+        let said = text(&output.stderr);
+        for line in &expected {
+            let (message, hint) = line.split_once(" | hint: ").unwrap_or((line, ""));
+            let message = format!("{}:{message}", path.display());
+            assert!(said.contains(&message) && said.contains(hint), "{line}\nis not in:\n{said}");
+        }
+        checked += expected.len();
+    }
+    assert!(checked >= 10, "only {checked} mistakes were checked");
+}
+
+#[test]
+fn check_accepts_what_is_shipped_and_prints_json_on_request() {
+    let files = ["pipelines/demo.yaml", "pipelines/fly.yaml"];
+    assert_exit(&headrig().arg("check").args(files).output().unwrap(), 0);
+    let output = headrig().args(["check", "--format", "json"]).args(files).output().unwrap();
+    assert_exit(&output, 0);
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap(), serde_json::json!([]));
+    let folder = temporary();
+    let file = pipeline(folder.path(), "pipeline: p\nsources: { s: { type: stdin } }\ntransform: [ { filter: statsu > 3 } ]\n");
+    let output = headrig().args(["check", "--format", "json"]).arg(&file).output().unwrap();
+    assert_exit(&output, 78);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&found[0]["line"], &found[0]["column"]), (&3.into(), &25.into()));
+    assert_eq!(found[0]["hint"], "did you mean `status`?");
+}
+
+#[test]
+fn schema_prints_what_is_checked_in() {
+    let output = headrig().arg("schema").output().unwrap();
+    assert_exit(&output, 0);
+    let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checked_in = fs::read(project().join("schemas/pipeline.schema.json")).unwrap();
+    assert_eq!(printed, serde_json::from_slice::<serde_json::Value>(&checked_in).unwrap());
+}
+
+#[test]
+fn generate_is_deterministic() {
+    let lines = |seed: &str| {
+        let output =
+            headrig().args(["generate", "--events", "500", "--incident", "--seed", seed]).output().unwrap();
+        assert_exit(&output, 0);
+        output.stdout
+    };
+    assert_eq!(lines("1"), lines("1"));
+    assert_ne!(lines("1"), lines("2"));
+    assert_eq!(lines("1").iter().filter(|byte| **byte == b'\n').count(), 500);
+}
+
+fn get(address: &str, path: &str, accept: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.take(10_000_000).read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// A daemon over stdin, and its address.
+fn daemon(folder: &std::path::Path) -> (Running, String) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let yaml = format!(
+        "pipeline: p\nsources: {{ s: {{ type: stdin }} }}\ndecode: {{ envelope: none, schema: access }}\nmetrics:\n  \
+         - {{ name: http_requests_total, type: counter, help: Requests served, where: status is not null, labels: [path, status] }}\n  \
+         - {{ name: http_request_duration_seconds, type: histogram, help: Latency, value: latency_ms / 1000, labels: [path], buckets: [0.1, 1] }}\n\
+         archive: {{ url: \"{}\" }}\nserver: {{ listen: \"{port}\" }}\n",
+        folder.join("a").display()
+    );
+    let file = pipeline(folder, &yaml);
+    let running = Running::start(headrig().arg("run").arg(&file));
+    crate::harness::until(Duration::from_secs(30), || TcpStream::connect(port).is_ok());
+    (running, port.to_string())
+}
+
+#[test]
+fn metrics_health_and_signals() {
+    let folder = temporary();
+    let (mut running, address) = daemon(folder.path());
+    let mut stdin = running.stdin();
+    for status in [200, 200, 503] {
+        writeln!(stdin, r#"{{"path":"/a","status":{status},"latency_ms":250}}"#).unwrap();
+    }
+    writeln!(stdin, r#"{{"path":"/a","status":"teapot"}}"#).unwrap();
+    stdin.flush().unwrap();
+    crate::harness::until(Duration::from_secs(30), || get(&address, "/metrics", "*/*").contains("headrig_source_records_total{pipeline=\"p\",source=\"s\"} 4"));
+    let metrics = get(&address, "/metrics", "text/plain");
+    for line in [
+        "# TYPE http_requests_total counter",
+        "http_requests_total{path=\"/a\",status=\"200\"} 2",
+        "http_requests_total{path=\"/a\",status=\"503\"} 1",
+        "http_request_duration_seconds_bucket{path=\"/a\",le=\"0.1\"} 0",
+        "http_request_duration_seconds_bucket{path=\"/a\",le=\"1\"} 3",
+        "http_request_duration_seconds_count{path=\"/a\"} 3",
+        "headrig_decode_errors_total{pipeline=\"p\",reason=\"type_clash\"} 1",
+    ] {
+        assert!(metrics.contains(&format!("{line}\n")), "{line}\nis not in:\n{metrics}");
+    }
+    let open = get(&address, "/metrics", "application/openmetrics-text");
+    assert!(open.trim_end().ends_with("# EOF"), "{open}");
+    assert!(get(&address, "/healthz", "*/*").starts_with("HTTP/1.1 200"));
+    assert!(get(&address, "/readyz", "*/*").starts_with("HTTP/1.1 200"));
+    assert!(get(&address, "/nosuch", "*/*").starts_with("HTTP/1.1 404"));
+
+    // A reload of a broken file keeps the old configuration running; one of a sound file goes on with the new.
+    let file = folder.path().join("pipeline.yaml");
+    let sound = fs::read_to_string(&file).unwrap();
+    fs::write(&file, sound.replace("latency_ms / 1000", "latnecy_ms / 1000")).unwrap();
+    running.signal(Signal::HUP);
+    crate::harness::until(Duration::from_secs(30), || {
+        get(&address, "/metrics", "*/*").contains("headrig_reloads_total{outcome=\"failed\"} 1")
+    });
+    assert!(get(&address, "/readyz", "*/*").starts_with("HTTP/1.1 200"));
+
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait(), Some(0));
+    let script = "import duckdb, sys; print(duckdb.sql(f\"select count(*), sum(status) from read_parquet('{sys.argv[1]}/a/data/**/*.parquet')\").fetchone())";
+    let seen = crate::harness::python().args(["-c", script]).arg(folder.path()).output().unwrap();
+    assert_eq!(text(&seen.stdout).trim(), "(4, 903)", "{}", text(&seen.stderr));
+}
+
+#[test]
+fn help_is_there() {
+    for command in [&["--help"][..], &["run", "--help"], &["check", "--help"], &["generate", "--help"], &["schema", "--help"]] {
+        let output = headrig().args(command).output().unwrap();
+        assert_exit(&output, 0);
+        assert!(output.stdout.len() > 200, "{command:?}");
+    }
+}
