@@ -3,6 +3,17 @@
 //! Pure: `Alerts::evaluate` takes the rows of one closed window and returns the changes of state. An event's
 //! id and bytes depend on the input alone. A condition that is null ("no data") changes nothing.
 
+mod engine;
+mod humanize;
+mod plan;
+mod row;
+mod templates;
+#[cfg(test)]
+mod tests;
+
+pub use engine::Alerts;
+pub use plan::Plan;
+
 use crate::place::{Entries, Located};
 use crate::time::Span;
 use schemars::JsonSchema;

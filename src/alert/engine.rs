@@ -1,0 +1,203 @@
+//! [`Alerts`]: the states of all rules of a pipeline.
+
+use super::plan::{ALERTNAME, Plan};
+use super::row::Row;
+use super::templates::Text;
+use crate::limits;
+use crate::record::alert::{AlertEvent, AlertStatus};
+use crate::record::sample::WindowRows;
+use crate::time::EventTime;
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use gotmpl::Value;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// The values of a group's columns as texts; null is `None`.
+type Group = Vec<Option<String>>;
+
+/// A group for which a rule is not inactive. Times are ends of windows, in µs.
+#[derive(Debug)]
+enum State {
+    Pending { since: i64 },
+    /// The labels are kept, so that the alert is resolved under those under which it fired.
+    Firing { starts_at: i64, last_true: i64, labels: BTreeMap<String, String> },
+}
+
+#[derive(Debug)]
+struct Rule {
+    plan: Plan,
+    states: BTreeMap<Group, State>,
+}
+
+/// The alerts of one pipeline.
+#[derive(Debug)]
+pub struct Alerts {
+    pipeline: String,
+    rules: Vec<Rule>,
+    group_cap: usize,
+    overflow_total: u64,
+    failed_total: u64,
+}
+
+impl Alerts {
+    /// Rules are evaluated in the order of `plans`.
+    pub fn new(pipeline: &str, plans: Vec<Plan>) -> Self {
+        let rules = plans.into_iter().map(|plan| Rule { plan, states: BTreeMap::new() }).collect();
+        let group_cap = limits::GROUPS_PER_WINDOW;
+        Self { pipeline: pipeline.to_owned(), rules, group_cap, overflow_total: 0, failed_total: 0 }
+    }
+
+    /// Takes the rows of a closed window and returns the changes of state: rules in their order, rows in theirs.
+    /// Windows of one name must come in the order of their ends.
+    pub fn evaluate(&mut self, window: &WindowRows) -> Vec<AlertEvent> {
+        let mut events = Vec::new();
+        for rule in self.rules.iter_mut().filter(|rule| rule.plan.window == window.window) {
+            let conditions = conditions(&rule.plan, &window.rows, &mut self.failed_total);
+            for at in 0..window.rows.num_rows() {
+                let row = Row { window, at };
+                let group = rule.plan.group_by.iter().map(|column| row.text(column)).collect();
+                if !rule.states.contains_key(&group) && rule.states.len() >= self.group_cap {
+                    self.overflow_total += u64::from(conditions.is_valid(at) && conditions.value(at));
+                } else if conditions.is_valid(at) {
+                    events.extend(rule.step(&self.pipeline, group, row, conditions.value(at)));
+                }
+            }
+        }
+        events
+    }
+
+    /// How many alerts are pending, and how many are firing.
+    pub fn counts(&self) -> (usize, usize) {
+        let states = || self.rules.iter().flat_map(|rule| rule.states.values());
+        let pending = states().filter(|state| matches!(state, State::Pending { .. })).count();
+        (pending, states().count() - pending)
+    }
+
+    /// Rows so far whose condition was true and that were not followed because a rule had
+    /// [`limits::GROUPS_PER_WINDOW`] groups pending or firing.
+    pub fn overflow_count(&self) -> u64 {
+        self.overflow_total
+    }
+
+    /// Conditions so far that could not be computed and counted as null.
+    pub fn failed_count(&self) -> u64 {
+        self.failed_total
+    }
+}
+
+impl Rule {
+    /// Moves the state of `group` on by one window whose condition is `holds`.
+    fn step(&mut self, pipeline: &str, group: Group, row: Row<'_>, holds: bool) -> Option<AlertEvent> {
+        let end = row.window.end.micros();
+        let plan = &self.plan;
+        match (self.states.get_mut(&group), holds) {
+            (Some(State::Firing { last_true, .. }), true) => {
+                *last_true = end;
+                None
+            }
+            (Some(State::Firing { starts_at, last_true, labels }), false) => {
+                if end - *last_true < plan.keep_firing_for {
+                    return None;
+                }
+                let event = event(pipeline, plan, row, labels, *starts_at, Some(end));
+                self.states.remove(&group);
+                Some(event)
+            }
+            (Some(State::Pending { .. }), false) => {
+                self.states.remove(&group);
+                None
+            }
+            (None, false) => None,
+            (pending, true) => {
+                let since = match pending {
+                    Some(State::Pending { since }) => *since,
+                    _ => end,
+                };
+                if end - since < plan.hold {
+                    self.states.insert(group, State::Pending { since });
+                    return None;
+                }
+                let labels = labels(plan, &group, row);
+                let event = event(pipeline, plan, row, &labels, end, None);
+                self.states.insert(group, State::Firing { starts_at: end, last_true: end, labels });
+                Some(event)
+            }
+        }
+    }
+}
+
+/// The condition's value for each row. Where a kernel refuses the batch, rows are tried one by one.
+fn conditions(plan: &Plan, rows: &RecordBatch, failed: &mut u64) -> BooleanArray {
+    if let Ok(mask) = plan.condition.evaluate_mask(rows) {
+        return mask;
+    }
+    (0..rows.num_rows())
+        .map(|at| match plan.condition.evaluate(&rows.slice(at, 1)) {
+            Ok(value) => value.as_boolean_opt().filter(|value| value.is_valid(0)).map(|value| value.value(0)),
+            Err(_) => {
+                *failed += 1;
+                None
+            }
+        })
+        .collect()
+}
+
+/// Empty labels are left out: to Prometheus and Alertmanager, they are the same as none.
+fn labels(plan: &Plan, group: &Group, row: Row<'_>) -> BTreeMap<String, String> {
+    let data = row.template_data(plan);
+    let own = plan.labels.iter().map(|(name, text)| (name.clone(), text.render(&data)));
+    let groups = plan.group_by.iter().zip(group).filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
+    let name = [(ALERTNAME.to_owned(), plan.name.clone())];
+    own.chain(groups).chain(name).filter(|(_, value)| !value.is_empty()).collect()
+}
+
+fn event(
+    pipeline: &str,
+    plan: &Plan,
+    row: Row<'_>,
+    labels: &BTreeMap<String, String>,
+    starts_at: i64,
+    ends_at: Option<i64>,
+) -> AlertEvent {
+    let status = if ends_at.is_some() { AlertStatus::Resolved } else { AlertStatus::Firing };
+    let data = row.template_data(plan);
+    let render = |(name, text): &(String, Text), data: &Value| (name.clone(), text.render(data));
+    AlertEvent {
+        id: id(pipeline, labels, status, starts_at, ends_at),
+        pipeline: pipeline.to_owned(),
+        status,
+        labels: labels.clone(),
+        annotations: plan.annotations.iter().map(|annotation| render(annotation, &data)).collect(),
+        values: plan.condition.columns().iter().map(|column| (column.clone(), row.json(column))).collect(),
+        window_start: row.window.start,
+        window_end: row.window.end,
+        starts_at: EventTime::from_micros(starts_at),
+        ends_at: ends_at.map(EventTime::from_micros),
+    }
+}
+
+/// 32 hexadecimal digits over all that makes this change of state another than any other.
+fn id(
+    pipeline: &str,
+    labels: &BTreeMap<String, String>,
+    status: AlertStatus,
+    starts_at: i64,
+    ends_at: Option<i64>,
+) -> String {
+    let mut digest = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        // Lengths keep neighbours apart.
+        digest.update((bytes.len() as u64).to_le_bytes());
+        digest.update(bytes);
+    };
+    part(pipeline.as_bytes());
+    part(&(labels.len() as u64).to_le_bytes());
+    for (name, value) in labels {
+        part(name.as_bytes());
+        part(value.as_bytes());
+    }
+    part(status.as_str().as_bytes());
+    part(&starts_at.to_le_bytes());
+    part(&ends_at.map(i64::to_le_bytes).map_or_else(Vec::new, |bytes| bytes.to_vec()));
+    digest.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
