@@ -158,7 +158,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_series_is_its_labels(labels in prop::collection::vec(prop::collection::vec("[ab\u{0}\u{1}]{0,2}", 2), 0..100)) {
+        fn a_series_is_its_labels(
+            labels in prop::collection::vec(prop::collection::vec("[ab\u{0}\u{1}]{0,2}", 2), 0..100),
+        ) {
             let (series, numbers) = check(&labels);
             for (labels, number) in labels.iter().zip(numbers) {
                 prop_assert_eq!(series.labels(number), labels.iter().map(String::as_str).collect::<Vec<_>>());
