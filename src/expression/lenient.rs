@@ -104,7 +104,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn each_row_gets_what_it_would_get_alone(texts in prop::collection::vec(prop::option::of("[0-9]{1,3}|x"), 0..40)) {
+        fn each_row_gets_what_it_would_get_alone(
+            texts in prop::collection::vec(prop::option::of("[0-9]{1,3}|x"), 0..40),
+        ) {
             let sql = "case when t <> '5' then 100 % t::bigint else 1 end";
             let (values, failed) = check(sql, &texts);
             for (row, text) in texts.iter().enumerate() {

@@ -32,6 +32,28 @@ pub fn check_names(configs: &[Config]) -> Vec<Problem> {
     problems
 }
 
+/// Names that the pipelines of one daemon use for different types of metrics, each with its pipeline's number.
+///
+/// The same name and type in several pipelines is fine: [`super::exposition::joined`] tells their series apart.
+pub fn check_across(pipelines: &[&[Config]]) -> Vec<(usize, Problem)> {
+    let mut kinds: BTreeMap<&str, (usize, Kind)> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (pipeline, configs) in pipelines.iter().enumerate() {
+        for config in *configs {
+            let name = config.name.value.as_str();
+            let (first, kind) = *kinds.entry(name).or_insert((pipeline, config.kind));
+            if first != pipeline && kind != config.kind {
+                let problem = config
+                    .name
+                    .problem(format!("cannot use the name `{name}` with another type than a pipeline before it does"))
+                    .hint("rename one of them; both are served at one `/metrics`");
+                problems.push((pipeline, problem));
+            }
+        }
+    }
+    problems
+}
+
 /// What stands in an exposition for a metric: its samples' names and, in OpenMetrics, its family's.
 fn exposed_names(name: &str, kind: Kind) -> Vec<String> {
     match kind {

@@ -2,6 +2,8 @@
 
 use prometheus::TextEncoder;
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write;
 
 /// The format of an exposition.
@@ -65,6 +67,46 @@ pub fn sorted(mut families: Vec<MetricFamily>) -> Vec<MetricFamily> {
         family.mut_metric().sort_by_cached_key(labels);
     }
     families
+}
+
+/// The families of a daemon's pipelines as one list, in which each name stands once.
+///
+/// Where there are several pipelines, every series gets the label `pipeline`, as two of them may well derive
+/// `http_requests_total`; a label of that name becomes `exported_pipeline`, as in Prometheus. A family that has another
+/// type in an earlier pipeline is left out: no format can show it. [`super::check_across`] finds those at the start.
+pub fn joined(pipelines: Vec<(&str, Vec<MetricFamily>)>) -> Vec<MetricFamily> {
+    let several = pipelines.len() > 1;
+    let mut all: BTreeMap<String, MetricFamily> = BTreeMap::new();
+    for (pipeline, families) in pipelines {
+        for mut family in families {
+            if several {
+                family.mut_metric().iter_mut().for_each(|metric| tell_apart(metric, pipeline));
+            }
+            match all.entry(family.name().to_owned()) {
+                Entry::Vacant(free) => {
+                    free.insert(family);
+                }
+                Entry::Occupied(mut known) if known.get().get_field_type() == family.get_field_type() => {
+                    known.get_mut().mut_metric().append(family.mut_metric());
+                }
+                Entry::Occupied(_) => {}
+            }
+        }
+    }
+    sorted(all.into_values().collect())
+}
+
+fn tell_apart(metric: &mut Metric, pipeline: &str) {
+    let mut labels = metric.take_label();
+    if let Some(own) = labels.iter_mut().find(|pair| pair.name() == "pipeline") {
+        own.set_name("exported_pipeline".to_owned());
+    }
+    let mut pair = LabelPair::default();
+    pair.set_name("pipeline".to_owned());
+    pair.set_value(pipeline.to_owned());
+    labels.push(pair);
+    labels.sort_by(|a, b| a.name().cmp(b.name()));
+    metric.set_label(labels);
 }
 
 /// Prometheus' text format, version 0.0.4. Families without a series are left out.
@@ -305,6 +347,23 @@ seconds_count{path="/"} 3
 "##;
         assert_eq!(prometheus_text(&families()), expected);
         assert_eq!(prometheus_text(&[]), "");
+    }
+
+    #[test]
+    fn pipelines_are_told_apart() {
+        let gauge = |name, labels: &[(&str, &str)]| family(name, MetricType::GAUGE, labels, |_| {});
+        let counter = family("g", MetricType::COUNTER, &[], |_| {});
+        let first = vec![gauge("g", &[("x", "1"), ("pipeline", "oil")]), gauge("a", &[])];
+        assert_eq!(joined(vec![("p", first.clone())]), sorted(first.clone()), "one pipeline stands as it is");
+        let text =
+            prometheus_text(&joined(vec![("p", first), ("o", vec![gauge("g", &[("x", "1")])]), ("q", vec![counter])]));
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let expected = [
+            r#"a{pipeline="p"} 0"#,
+            r#"g{exported_pipeline="oil",pipeline="p",x="1"} 0"#,
+            r#"g{pipeline="o",x="1"} 0"#,
+        ];
+        assert_eq!(lines, expected);
     }
 
     #[test]

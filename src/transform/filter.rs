@@ -74,7 +74,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn a_filter_and_its_opposite_part_the_rows(statuses in prop::collection::vec(prop::option::of(0i64..4), 0..60)) {
+        fn a_filter_and_its_opposite_part_the_rows(
+            statuses in prop::collection::vec(prop::option::of(0i64..4), 0..60),
+        ) {
             let nulls: Vec<i64> = (0i64..).zip(&statuses).filter(|(_, s)| s.is_none()).map(|(i, _)| i).collect();
             let mut rows = [check("status > 1", &statuses).0, check("not (status > 1)", &statuses).0, nulls].concat();
             rows.sort_unstable();
