@@ -38,10 +38,10 @@ for column, key in (("path", "by_path"), ("status", "by_status"), ("event", "eve
     condition = "status is not null" if key != "events" else "event is not null"
     rows = db.execute(f"select {column}::varchar, count(*) from logs where {condition} group by 1").fetchall()
     same(f"counts by {column}", dict(rows), {k: v * times for k, v in truth[key].items()})
-clashes = "attributes->>'$.status' = 'teapot' and attributes->>'$.latency_ms' = 'slow' and status is null and latency_ms is null"
+clashes = "(attributes->>'$.status') = 'teapot' and (attributes->>'$.latency_ms') = 'slow' and status is null and latency_ms is null"
 same("type clashes kept in attributes", one(f"select count(*) from logs where {clashes}")[0], truth["type_clash"] * times)
 same("text rows", one("select count(*) from logs where message is not null and event is null")[0], (truth["text_rows"] + truth["cut_inner"]) * times)
-future = "event = 'clock_gone' and ts_source = 'envelope' and attributes->>'$.timestamp' like '2099%' and date = '2026-05-06'"
+future = "event = 'clock_gone' and ts_source = 'envelope' and (attributes->>'$.timestamp') like '2099%' and date = '2026-05-06'"
 same("future stamps replaced by the envelope's and kept", one(f"select count(*) from logs where {future}")[0], truth["future"] * times)
 same("rows without a time of their own", one("select count(*) from logs where event = 'no_time' and ts_source = 'envelope'")[0], truth["events"]["no_time"] * times)
 same("partitions", one("select list(distinct date::varchar) from logs")[0], ["2026-05-06"])
