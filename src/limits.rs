@@ -69,8 +69,6 @@ pub const DRAIN: Span = Span::from_secs(30);
 /// Bytes of a pipeline or schema file; a larger one is a mistake.
 pub const CONFIG_BYTES: u64 = 1 << 20;
 
-
-
 /// HTTP connections open at a time. More wait in the system's queue until one ends.
 pub const HTTP_CONNECTIONS: usize = 256;
 

@@ -4,9 +4,7 @@
 //! first column that `when` names. A value that isn't there reads "no data". A template that fails on a row doesn't
 //! lose the alert: as with Prometheus, the text says what went wrong.
 
-use super::humanize::{
-    humanize, humanize_duration, humanize_percentage, humanize_timestamp, humanize1024, title,
-};
+use super::humanize::{humanize, humanize_duration, humanize_percentage, humanize_timestamp, humanize1024, title};
 use crate::place::{Located, Problem, did_you_mean};
 use gotmpl::parse::{Expr, ListNode, Node, Parser, PipeNode, Pos};
 use gotmpl::{FuncMap, Template, TemplateError, Value};
@@ -72,9 +70,9 @@ impl Text {
     pub(super) fn render(&self, data: &Value) -> String {
         match self {
             Self::Plain(text) => text.clone(),
-            Self::Template(template) => template
-                .execute_to_string(data)
-                .unwrap_or_else(|error| format!("<error expanding template: {error}>")),
+            Self::Template(template) => {
+                template.execute_to_string(data).unwrap_or_else(|error| format!("<error expanding template: {error}>"))
+            }
         }
     }
 }
@@ -143,7 +141,8 @@ fn number_to_text(name: &str, function: fn(f64) -> String, args: &[Value]) -> go
 }
 
 fn syntax_problem(text: &Located<String>, error: &TemplateError) -> Problem {
-    let (TemplateError::Parse { line, col, message, .. } | TemplateError::Lex { line, col, message, .. }) = error else {
+    let (TemplateError::Parse { line, col, message, .. } | TemplateError::Lex { line, col, message, .. }) = error
+    else {
         return text.problem(format!("cannot read the template: {error}"));
     };
     let place = match (*line as u32, *col as u32) {
@@ -232,7 +231,8 @@ impl Check<'_> {
 mod tests {
     use super::*;
 
-    const NAMES: fn() -> Names<'static> = || Names { labels: vec!["path"], values: vec!["error_rate", "requests", "p95"] };
+    const NAMES: fn() -> Names<'static> =
+        || Names { labels: vec!["path"], values: vec!["error_rate", "requests", "p95"] };
 
     fn check(text: &str, expected: &str) {
         let labels = [("path".into(), Value::from("/v1/x"))].into();
@@ -254,7 +254,10 @@ mod tests {
         check("{{ if gt $values.requests 100 }}many{{ else }}few{{ end }}", "many");
         check("{{ with $x := $labels.path }}{{ toUpper $x }}{{ end }}", "/V1/X");
         check("p95 {{ $values.p95 }}, {{ $values.p95 | humanizeDuration }}", "p95 no data, no data");
-        check("{{ $labels.path | humanize }}", "<error expanding template: execution error: humanize needs a number, got /v1/x>");
+        check(
+            "{{ $labels.path | humanize }}",
+            "<error expanding template: execution error: humanize needs a number, got /v1/x>",
+        );
     }
 
     #[test]

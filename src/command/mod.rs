@@ -20,8 +20,10 @@ use std::process::ExitCode;
 /// Logs in, boards out: tails log streams, derives metrics, writes Parquet, alerts in event time.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100)]
-#[command(after_help = "Try it: headrig run pipelines/demo.yaml\n\nEnvironment: HEADRIG_LOG sets the log filter, as in \
-                        HEADRIG_LOG=debug or HEADRIG_LOG=headrig::archive=trace.")]
+#[command(
+    after_help = "Try it: headrig run pipelines/demo.yaml\n\nEnvironment: HEADRIG_LOG sets the log filter, as in \
+                        HEADRIG_LOG=debug or HEADRIG_LOG=headrig::archive=trace."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -1,11 +1,11 @@
 //! `headrig run`: runs pipelines, serves HTTP, minds signals.
 
+use super::EXIT_CONFIG;
 use super::display::Display;
 use super::load::{self, PipelineFile};
 use super::report::{self, Hinted};
 use super::signals::{self, Wish};
 use super::surface::{Phase, State, surface};
-use super::EXIT_CONFIG;
 use crate::config::Plan;
 use crate::limits;
 use crate::server;
@@ -25,9 +25,11 @@ use tokio_util::sync::CancellationToken;
 
 /// `headrig run`
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Signals: SIGTERM and SIGINT stop reading, store what was read and exit; a second one exits at \
+#[command(
+    after_help = "Signals: SIGTERM and SIGINT stop reading, store what was read and exit; a second one exits at \
                         once. SIGHUP reads the files again and goes on with them; when they have mistakes, the running \
-                        pipelines stay.\n\nExit code: 0 done, 78 bad configuration, 1 failure at run time.")]
+                        pipelines stay.\n\nExit code: 0 done, 78 bad configuration, 1 failure at run time."
+)]
 pub(super) struct Args {
     /// Pipeline files.
     #[arg(required = true)]
@@ -51,10 +53,8 @@ type Ends = Vec<(String, Result<End, RunError>)>;
 pub(super) fn run(args: &Args, clock: SystemClock) -> anyhow::Result<ExitCode> {
     logging::install().map_err(|text| anyhow::anyhow!(text))?;
     let Some(prepared) = prepare(&args.files)? else { return Ok(ExitCode::from(EXIT_CONFIG)) };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     let result = runtime.block_on(daemon(args, prepared, Arc::new(clock)));
     // A blocking read that nobody waits for any more must not hold the exit up.
     runtime.shutdown_background();

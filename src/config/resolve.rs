@@ -236,7 +236,12 @@ impl<'r> Resolver<'r> {
     fn windows(&mut self, configs: &[window::Config], schema: &Schema) -> (Vec<window::Plan>, Vec<WindowSchema>) {
         let built = configs.iter().map(|config| config.build(schema, &self.compiler)).collect::<Vec<_>>();
         let plans = built.into_iter().filter_map(|result| self.keep("windows", result));
-        plans.map(|plan| { let schema = plan.schema(); (plan, schema) }).unzip()
+        plans
+            .map(|plan| {
+                let schema = plan.schema();
+                (plan, schema)
+            })
+            .unzip()
     }
 
     fn alerts(&mut self, configs: &[alert::Config], windows: &[WindowSchema]) -> Vec<alert::Plan> {

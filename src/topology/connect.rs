@@ -1,8 +1,8 @@
 //! The second phase: opens archive, sources and receivers, and spawns nothing.
 
+use super::Surroundings;
 use super::flow::Flow;
 use super::progress::Progress;
-use super::Surroundings;
 use crate::archive::{Archive, ArchiveError, ArchivePlan, FlushConfig};
 use crate::config::Plan;
 use crate::record::receipt::Checkpoint;

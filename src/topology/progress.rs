@@ -29,9 +29,7 @@ impl Progress {
     }
 
     pub(super) fn add(&self, lines: u64, bytes: u64, rows: u64, dead: u64) {
-        for (counter, more) in
-            [(&self.lines, lines), (&self.bytes, bytes), (&self.rows, rows), (&self.dead, dead)]
-        {
+        for (counter, more) in [(&self.lines, lines), (&self.bytes, bytes), (&self.rows, rows), (&self.dead, dead)] {
             counter.fetch_add(more, Ordering::Relaxed);
         }
     }

@@ -1,11 +1,11 @@
 //! The third phase: runs a connected pipeline until its input has ended or it is told to stop.
 
+use super::Surroundings;
 use super::connect::Connected;
 use super::flow::{Flow, Outcome, lock};
 use super::notifying::Notifying;
 use super::progress::Progress;
 use super::storing::{Storing, Work};
-use super::Surroundings;
 use crate::archive::ArchiveError;
 use crate::limits;
 use crate::record::alert::{AlertEvent, AlertStatus};

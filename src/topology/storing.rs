@@ -22,7 +22,12 @@ pub(super) enum Work {
     Dead(PartitionName, Vec<DeadLetter>),
     Alerts(Vec<AlertEvent>),
     /// Makes everything before it durable.
-    Seal { checkpoint: Checkpoint, watermark: Option<EventTime>, windows: Vec<WindowRows>, receipt: oneshot::Sender<Receipt> },
+    Seal {
+        checkpoint: Checkpoint,
+        watermark: Option<EventTime>,
+        windows: Vec<WindowRows>,
+        receipt: oneshot::Sender<Receipt>,
+    },
 }
 
 /// The flow's end of the archive's queue.

@@ -41,7 +41,10 @@ fn check_accepts_what_is_shipped_and_prints_json_on_request() {
     assert_exit(&output, 0);
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap(), serde_json::json!([]));
     let folder = temporary();
-    let file = pipeline(folder.path(), "pipeline: p\nsources: { s: { type: stdin } }\ntransform: [ { filter: statsu > 3 } ]\n");
+    let file = pipeline(
+        folder.path(),
+        "pipeline: p\nsources: { s: { type: stdin } }\ntransform: [ { filter: statsu > 3 } ]\n",
+    );
     let output = headrig().args(["check", "--format", "json"]).arg(&file).output().unwrap();
     assert_exit(&output, 78);
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -61,8 +64,7 @@ fn schema_prints_what_is_checked_in() {
 #[test]
 fn generate_is_deterministic() {
     let lines = |seed: &str| {
-        let output =
-            headrig().args(["generate", "--events", "500", "--incident", "--seed", seed]).output().unwrap();
+        let output = headrig().args(["generate", "--events", "500", "--incident", "--seed", seed]).output().unwrap();
         assert_exit(&output, 0);
         output.stdout
     };
@@ -105,7 +107,9 @@ fn metrics_health_and_signals() {
     }
     writeln!(stdin, r#"{{"path":"/a","status":"teapot"}}"#).unwrap();
     stdin.flush().unwrap();
-    crate::harness::until(Duration::from_secs(30), || get(&address, "/metrics", "*/*").contains("headrig_source_records_total{pipeline=\"p\",source=\"s\"} 4"));
+    crate::harness::until(Duration::from_secs(30), || {
+        get(&address, "/metrics", "*/*").contains("headrig_source_records_total{pipeline=\"p\",source=\"s\"} 4")
+    });
     let metrics = get(&address, "/metrics", "text/plain");
     for line in [
         "# TYPE http_requests_total counter",
@@ -143,7 +147,9 @@ fn metrics_health_and_signals() {
 
 #[test]
 fn help_is_there() {
-    for command in [&["--help"][..], &["run", "--help"], &["check", "--help"], &["generate", "--help"], &["schema", "--help"]] {
+    for command in
+        [&["--help"][..], &["run", "--help"], &["check", "--help"], &["generate", "--help"], &["schema", "--help"]]
+    {
         let output = headrig().args(command).output().unwrap();
         assert_exit(&output, 0);
         assert!(output.stdout.len() > 200, "{command:?}");

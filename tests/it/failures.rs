@@ -45,7 +45,13 @@ fn visible(archive: &Path) -> Vec<String> {
 fn a_missing_file() {
     let folder = temporary();
     let missing = folder.path().join("nosuch.log");
-    let file = pipeline(folder.path(), &yaml(&folder.path().join("a").display().to_string(), &format!("{{ type: file, paths: [\"{}\"] }}", missing.display())));
+    let file = pipeline(
+        folder.path(),
+        &yaml(
+            &folder.path().join("a").display().to_string(),
+            &format!("{{ type: file, paths: [\"{}\"] }}", missing.display()),
+        ),
+    );
     let output = run_once(&file);
     assert_exit(&output, 1);
     assert_says(&output, &["cannot find", "nosuch.log", "hint:"]);
@@ -124,7 +130,8 @@ fn a_full_disk_leaves_a_sound_archive_that_goes_on_later() {
     let made = headrig().args(["generate", "--events", "200000", "--output"]).arg(&log).status().unwrap();
     assert!(made.success());
     let source = format!("{{ type: file, paths: [\"{}\"] }}", log.display());
-    let small = yaml(&archive.display().to_string(), &source).replace("archive: {", "archive: { flush: { rows: 20000 },");
+    let small =
+        yaml(&archive.display().to_string(), &source).replace("archive: {", "archive: { flush: { rows: 20000 },");
     let file = pipeline(folder.path(), &small);
     let output = run_once(&file);
     assert_exit(&output, 1);
@@ -154,7 +161,8 @@ impl Drop for Unmount<'_> {
 fn bad_configuration_exits_with_78_before_anything_is_touched() {
     let folder = temporary();
     let archive = folder.path().join("a");
-    let yaml = yaml(&archive.display().to_string(), &generate(10)) + "transform: [{ mask: { column: q, with: regex, pattern: \"a(b\" } }]\n";
+    let yaml = yaml(&archive.display().to_string(), &generate(10))
+        + "transform: [{ mask: { column: q, with: regex, pattern: \"a(b\" } }]\n";
     let file = pipeline(folder.path(), &yaml);
     for command in [&["run"][..], &["run", "--once"], &["check"]] {
         let output = headrig().args(command).arg(&file).output().unwrap();

@@ -27,7 +27,8 @@ fn files_are_short_flat_and_introduced() {
         if path.strip_prefix(project().join("src")).unwrap().components().count() > 3 {
             broken.push(format!("{name}: more than two folders below src"));
         }
-        if ["util", "common", "helpers", "manager"].iter().any(|bad| path.file_stem().is_some_and(|stem| stem == *bad)) {
+        if ["util", "common", "helpers", "manager"].iter().any(|bad| path.file_stem().is_some_and(|stem| stem == *bad))
+        {
             broken.push(format!("{name}: a name that says nothing"));
         }
     }
@@ -63,24 +64,45 @@ fn the_top_level_is_what_the_house_says() {
     let top: BTreeSet<&str> =
         files.lines().filter_map(|path| path.split('/').next()).filter(|name| !name.starts_with('.')).collect();
     let expected = BTreeSet::from([
-        "Cargo.toml", "Cargo.lock", "src", "pipelines", "schemas", "tests", "benches", "docs", "docker-compose.yml",
-        "README.md", "LICENSE",
+        "Cargo.toml",
+        "Cargo.lock",
+        "src",
+        "pipelines",
+        "schemas",
+        "tests",
+        "benches",
+        "docs",
+        "docker-compose.yml",
+        "README.md",
+        "LICENSE",
     ]);
     assert_eq!(top, expected);
 }
 
 /// Licences that may be linked into an MIT or Apache-2.0 program.
 const LICENCES: [&str; 16] = [
-    "MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "ISC",
-    "MIT-0", "Unicode-3.0", "Unicode-DFS-2016", "Unlicense", "Zlib", "0BSD", "MPL-2.0", "BlueOak-1.0.0",
+    "MIT",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CC0-1.0",
+    "ISC",
+    "MIT-0",
+    "Unicode-3.0",
+    "Unicode-DFS-2016",
+    "Unlicense",
+    "Zlib",
+    "0BSD",
+    "MPL-2.0",
+    "BlueOak-1.0.0",
 ];
 
 /// Whether an SPDX expression can be satisfied: one side of each OR, all sides of each AND.
 fn is_allowed(expression: &str) -> bool {
     let expression = expression.replace('/', " OR ").replace(['(', ')'], "");
-    expression
-        .split(" AND ")
-        .all(|part| part.split(" OR ").any(|licence| LICENCES.contains(&licence.trim())))
+    expression.split(" AND ").all(|part| part.split(" OR ").any(|licence| LICENCES.contains(&licence.trim())))
 }
 
 #[test]

@@ -84,8 +84,7 @@ fn an_import_is_seen_however_it_is_written() {
 #[test]
 fn the_mod_list_stands_in_reading_order() {
     let lib = fs::read_to_string(project().join("src/lib.rs")).unwrap();
-    let listed: Vec<&str> =
-        lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    let listed: Vec<&str> = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
     let expected = [&["command", "server", "topology", "config"], STAGES.as_slice(), &VOCABULARY].concat();
     assert_eq!(listed, expected);
 }

@@ -1,6 +1,11 @@
 //! Two hours of a real stream, compared with the truth that was kept while they were made.
 
 use crate::harness::{Running, assert_exit, duckdb, headrig, pipeline, project, temporary, text};
+use headrig::config;
+use headrig::record::raw::{PartitionId, Positions, RawBatch};
+use headrig::record::sample::WindowRows;
+use headrig::time::EventTime;
+use headrig::topology::Flow;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -47,7 +52,15 @@ fn rows_and_windows_equal_the_truth() {
     assert_exit(&output, 0);
     println!("{}", duckdb("truth.py", &[folder.path(), &truth]));
     let said = text(&output.stderr);
-    for count in ["\"lines\":54863", "\"rows\":54810", "\"dead\":53", "type_clash 119", "cut_json 46", "future_timestamp 50", "all_1m 55"] {
+    for count in [
+        "\"lines\":54863",
+        "\"rows\":54810",
+        "\"dead\":53",
+        "type_clash 119",
+        "cut_json 46",
+        "future_timestamp 50",
+        "all_1m 55",
+    ] {
         assert!(said.contains(count), "{count} is not in the summary:\n{said}");
     }
     // A second run over the same input and archive adds nothing.
@@ -93,6 +106,56 @@ fn alerts_fire_in_the_incidents_and_nowhere_else() {
     let lines = folders[0].path().join("alerts.jsonl");
     fs::write(&lines, &outputs[0]).unwrap();
     println!("{}", duckdb("alerts.py", &[&lines, folders[0].path(), &truth]));
+}
+
+/// All alert lines and all window results of a pipeline over the input, cut into batches of `records`.
+fn flow_over(input: &[u8], yaml: &str, records: usize) -> (String, Vec<WindowRows>) {
+    let refused = |_: &str| Err(std::io::ErrorKind::NotFound.into());
+    let mut plan = config::load("pipeline.yaml", yaml, &|_| None, &refused).unwrap();
+    let mut flow = Flow::new(&mut plan);
+    flow.open(PartitionId(0));
+    let arrival = EventTime::from_micros(1_800_000_000_000_000);
+    let mut alerts = Vec::new();
+    let lines: Vec<&[u8]> = input.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+    for lines in lines.chunks(records) {
+        let (mut bytes, mut ranges) = (Vec::new(), Vec::new());
+        for line in lines {
+            ranges.push(bytes.len() as u32..(bytes.len() + line.len()) as u32);
+            bytes.extend_from_slice(line);
+        }
+        let positions = Positions::Sequence { first: 0 };
+        let raw = RawBatch {
+            partition: PartitionId(0),
+            bytes,
+            records: ranges,
+            positions,
+            end: 0,
+            broker_time: None,
+            arrival,
+        };
+        alerts.extend(flow.batch(&raw).alerts);
+    }
+    alerts.extend(flow.finish());
+    let lines: Vec<String> = alerts.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
+    (lines.join("\n"), flow.drain_windows())
+}
+
+#[test]
+fn alerts_and_windows_do_not_depend_on_batches() {
+    let Some((input, _)) = shared() else { return };
+    let yaml = fs::read_to_string(project().join("pipelines/fly.yaml")).unwrap();
+    let input = fs::read(input).unwrap();
+    let (alerts, windows) = flow_over(&input, &yaml, 8_192);
+    assert_eq!(alerts.lines().count(), 4, "{alerts}");
+    assert!(windows.len() > 500);
+    for records in [1, 7, 1_000, 100_000] {
+        let (other_alerts, other_windows) = flow_over(&input, &yaml, records);
+        assert_eq!(alerts, other_alerts, "batches of {records}");
+        assert_eq!(windows.len(), other_windows.len(), "batches of {records}");
+        for (window, other) in windows.iter().zip(&other_windows) {
+            assert_eq!((&window.window, window.start, &window.rows), (&other.window, other.start, &other.rows));
+        }
+    }
 }
 
 #[test]
