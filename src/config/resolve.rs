@@ -18,7 +18,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Reads and checks the text of the pipeline file `file_name`. Pure: variables come from `env`, schema files from `read_file`.
+/// Reads and checks the text of the pipeline file `file_name`. Pure: variables come from `env`, schema files from
+/// `read_file`.
 ///
 /// # Errors
 /// All mistakes that can be found in one go, sorted by place.
@@ -99,7 +100,7 @@ impl<'r> Resolver<'r> {
         let sources = self.sources(raw.sources);
         let listen = self.listen(&raw.server);
         let decode = self.decode(&raw.decode, read_file);
-        self.unique("metric", "metrics", raw.metrics.iter().map(|metric| &metric.name));
+        self.problems.extend(stages::metric_names(&raw.metrics));
         self.unique("window", "windows", raw.windows.iter().map(|window| &window.name));
         self.unique("alert", "alerts", raw.alerts.iter().map(|alert| &alert.alert));
         self.problems.extend(raw.notify.0.iter().flat_map(|(_, receiver)| stages::sink(receiver)));

@@ -195,6 +195,16 @@ pub(super) fn metric(config: &Metric, schema: &Schema, compiler: &Compiler) -> C
     if problems.is_empty() { Ok(config.clone()) } else { Err(problems) }
 }
 
+/// Names that stand twice.
+pub(super) fn metric_names(configs: &[metric::Config]) -> Vec<Problem> {
+    let twice = |at: usize| configs[..at].iter().any(|before| before.name.value == configs[at].name.value);
+    let problem = |at: usize| {
+        let name = &configs[at].name;
+        name.problem(format!("cannot use the name `{}` twice", name.value)).hint("give each metric its own name")
+    };
+    (0..configs.len()).filter(|at| twice(*at)).map(problem).collect()
+}
+
 fn label(label: &Located<String>, schema: &Schema) -> Checked<()> {
     let found = column(label, schema)?;
     if found.high_cardinality {
