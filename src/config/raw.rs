@@ -45,6 +45,21 @@ pub(super) struct Pipeline {
     pub server: Server,
 }
 
+/// The keys of [`Pipeline`].
+pub(super) const PARTS: [&str; 11] = [
+    "pipeline",
+    "sources",
+    "decode",
+    "transform",
+    "metrics",
+    "windows",
+    "alerts",
+    "archive",
+    "notify",
+    "route",
+    "server",
+];
+
 /// The HTTP listener.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -2,7 +2,8 @@
 //!
 //! serde stops at the first error. So the tree is read again and again: what failed is reported and left out of the
 //! next pass, until a pass succeeds. A mapping that lacks a key only because its value was left out is left out
-//! itself, without another message. What comes out at the end is everything that is sound.
+//! itself, without another message. What comes out at the end is everything that is sound: of the elements of a part
+//! (`metrics`, `sources`, …) those in which nothing was left out, so that no stage is asked about half of one.
 
 use super::mistake::{Error, What, shortened};
 use super::plain::visit_plain;
@@ -23,7 +24,7 @@ pub(super) fn read<T: DeserializeOwned>(root: &Node, problems: &mut Vec<Problem>
     let notes = Notes::default();
     let mut value = None;
     for _ in 0..CONFIG_PROBLEMS {
-        match T::deserialize(Reader { node: root, notes: &notes, section: None, tagged: false }) {
+        match T::deserialize(Reader { node: root, notes: &notes, section: None, depth: 0, tagged: false }) {
             Ok(read) => {
                 value = Some(read);
                 break;
@@ -57,17 +58,24 @@ struct Reader<'n> {
     notes: &'n Notes,
     /// The top-level key that this stands under; none at the top.
     section: Option<&'n str>,
+    /// Levels above this node: 0 is the root, 1 a part (`metrics`), 2 one of its elements.
+    depth: u32,
     /// The node's key `type` was read already.
     tagged: bool,
 }
 
 impl<'n> Reader<'n> {
     fn inside(self, node: &'n Node) -> Self {
-        Self { node, tagged: false, ..self }
+        Self { node, depth: self.depth + 1, tagged: false, ..self }
     }
 
     fn is_left_out(self, node: &Node) -> bool {
         self.notes.left_out.borrow().contains(&std::ptr::from_ref(node))
+    }
+
+    /// The value, unless some of what it was made of was left out.
+    fn whole<T>(self, value: T, lacks: bool, tolerant: u32) -> Result<T, Error> {
+        if lacks && self.depth > tolerant { Err(Error::reported()) } else { Ok(value) }
     }
 
     fn wrong(self, expected: &str) -> Error {
@@ -130,8 +138,8 @@ impl<'n> Reader<'n> {
     /// A missing key is silent where its value was left out, or where an unknown key is a slip of it.
     fn explain_missing(self, error: Error, entries: &[(Node, Node)], fields: &[&'static str]) -> Error {
         let What::Missing(missing) = error.what else { return error };
-        let is_slip = |key: &str| !fields.contains(&key) && did_you_mean(key, fields.iter().copied()) == Some(missing);
-        if entries.iter().any(|(key, _)| key.text() == missing || is_slip(key.text())) {
+        let is_meant = |key: &str| key == missing || slip_of(key, fields) == Some(missing);
+        if entries.iter().any(|(key, _)| is_meant(key.text())) {
             return Error::reported();
         }
         Error::new(format!("cannot find the key `{missing}`, it is required"), None).placed(self.node.place)
@@ -181,6 +189,11 @@ impl<'n> Reader<'n> {
     }
 }
 
+/// The field that an unknown key was probably meant to be.
+fn slip_of(key: &str, fields: &[&'static str]) -> Option<&'static str> {
+    if fields.contains(&key) { None } else { did_you_mean(key, fields.iter().copied()) }
+}
+
 fn listed(variants: &[&str]) -> String {
     format!("one of: {}", variants.join(", "))
 }
@@ -225,7 +238,10 @@ impl<'de> Deserializer<'de> for Reader<'de> {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.node.value {
-            Value::List(items) => visitor.visit_seq(Items { rest: items.iter(), reader: self }),
+            Value::List(items) => {
+                let value = visitor.visit_seq(Items { rest: items.iter(), reader: self })?;
+                self.whole(value, items.iter().any(|item| self.is_left_out(item)), 1)
+            }
             Value::Scalar(scalar) if scalar.is_null() => visitor.visit_seq(Items { rest: [].iter(), reader: self }),
             Value::Scalar(scalar) => {
                 let hint = Some(format!("write [{}]", shortened(&scalar.text)));
@@ -237,7 +253,9 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_map(Fields { rest: self.entries()?.iter(), only: None, value: None, reader: self })
+        let entries = self.entries()?;
+        let value = visitor.visit_map(Fields { rest: entries.iter(), only: None, value: None, reader: self })?;
+        self.whole(value, entries.iter().any(|(_, value)| self.is_left_out(value)), 1)
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -254,6 +272,10 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         visitor
             .visit_map(Fields { rest: entries.iter(), only: Some(fields), value: None, reader: self })
             .map_err(|error| self.explain_missing(error, entries, fields))
+            .and_then(|value| {
+                let lacks = entries.iter().any(|(key, v)| self.is_left_out(v) || slip_of(key.text(), fields).is_some());
+                self.whole(value, lacks, 0)
+            })
     }
 
     fn deserialize_enum<V: Visitor<'de>>(

@@ -4,7 +4,7 @@
 
 use super::interpolate::{Environment, interpolate};
 use super::plan::Plan;
-use super::raw::{Pipeline, Server};
+use super::raw::{PARTS, Pipeline, Server};
 use super::read::read;
 use super::schema_file::{self, ReadFile};
 use super::yaml::{self, Node, Value};
@@ -18,7 +18,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Reads and checks the text of the pipeline file `file_name`. Pure: variables come from `env`, schema files from `read_file`.
+/// Reads and checks the text of the pipeline file `file_name`. Pure: variables come from `env`, schema files from
+/// `read_file`.
 ///
 /// # Errors
 /// All mistakes that can be found in one go, sorted by place.
@@ -66,16 +67,17 @@ struct Resolver<'r> {
 }
 
 impl<'r> Resolver<'r> {
-    /// Finds the parts in which reading found mistakes: those between whose key and the next one a mistake stands.
+    /// Finds the parts in which reading found mistakes: those between whose key and the next one a mistake stands. A
+    /// key that is unknown stands for the part that was probably meant.
     fn note_unsound(&mut self) {
         let Value::Map(entries) = &self.root.value else { return };
         for (at, (key, _)) in entries.iter().enumerate() {
             let end = entries.get(at + 1).map_or(Place { line: u32::MAX, column: 0 }, |(next, _)| next.place);
             if self.problems.iter().any(|problem| key.place <= problem.place && problem.place < end) {
-                self.unsound.push(key.text());
+                self.unsound.push(did_you_mean(key.text(), PARTS).unwrap_or(key.text()));
             }
         }
-        if self.items("transform").iter().all(keeps_columns) {
+        if self.root.get("transform").is_some() && self.items("transform").iter().all(keeps_columns) {
             self.unsound.retain(|part| *part != "transform");
         }
     }
@@ -169,7 +171,7 @@ impl<'r> Resolver<'r> {
     /// A top-level key that must be there; silent when it has a value, for then that was reported.
     fn require(&mut self, key: &str, hint: &str) {
         let is_null = |value: &Node| matches!(&value.value, Value::Scalar(scalar) if scalar.is_null());
-        if self.root.get(key).is_none_or(is_null) {
+        if self.root.get(key).map_or(self.is_sound(&[key]), is_null) {
             let place = self.root.get(key).map_or(self.root.place, |value| value.place);
             let problem = Problem::new(place, format!("cannot find the key `{key}`, it is required"));
             self.problems.push(problem.hint(hint));
@@ -251,6 +253,9 @@ impl<'r> Resolver<'r> {
         let is_wrong = |on: &str| !is_resolved(on) && written.contains(&on);
         let sound = self.is_sound(&["windows"]);
         let mut alerts = Vec::new();
+        if !sound && written.is_empty() {
+            return alerts;
+        }
         for config in configs {
             let on = &config.on;
             if is_wrong(&on.value) || (!sound && is_resolved(&on.value) && !self.window_is_sound(&on.value)) {
@@ -313,7 +318,8 @@ impl<'r> Resolver<'r> {
     fn routes(&mut self, routes: &[sink::Route]) {
         let receivers: Vec<&str> = match self.root.get("notify").map(|notify| &notify.value) {
             Some(Value::Map(entries)) => entries.iter().map(|(key, _)| key.text()).collect(),
-            _ => Vec::new(),
+            _ if self.is_sound(&["notify"]) => Vec::new(),
+            _ => return,
         };
         for to in routes.iter().flat_map(|route| &route.to) {
             if !receivers.contains(&to.value.as_str()) {

@@ -1,8 +1,10 @@
 //! The files of `tests/config`, and properties of reading them.
 
+use super::raw::PARTS;
 use super::{Plan, json_schema, load};
 use crate::place::Problem;
 use proptest::prelude::{ProptestConfig, any, proptest};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -102,6 +104,13 @@ fn values_survive_variables_and_defaults() {
         "pipeline: ${NAME:-p}\nsources: { a: { type: generate, rate: '${RATE:-5}' }, b: { type: generate, rate: ${RATE:-1_000} } }\n",
     );
     assert_eq!(plan.unwrap_err().len(), 1, "a quoted number is a text, wherever it comes from");
+}
+
+#[test]
+fn the_parts_are_those_of_the_file_type() {
+    let schema = json_schema();
+    let keys: BTreeSet<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, PARTS.into_iter().collect());
 }
 
 #[test]
