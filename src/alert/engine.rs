@@ -18,9 +18,15 @@ type Group = Vec<Option<String>>;
 /// A group for which a rule is not inactive. Times are ends of windows, in µs.
 #[derive(Debug)]
 enum State {
-    Pending { since: i64 },
+    Pending {
+        since: i64,
+    },
     /// The labels are kept, so that the alert is resolved under those under which it fired.
-    Firing { starts_at: i64, last_true: i64, labels: BTreeMap<String, String> },
+    Firing {
+        starts_at: i64,
+        last_true: i64,
+        labels: BTreeMap<String, String>,
+    },
 }
 
 #[derive(Debug)]
@@ -34,7 +40,8 @@ struct Rule {
 pub struct Alerts {
     pipeline: String,
     rules: Vec<Rule>,
-    group_cap: usize,
+    /// Most groups that one rule holds pending or firing.
+    pub(super) group_cap: usize,
     overflow_total: u64,
     failed_total: u64,
 }

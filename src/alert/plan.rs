@@ -49,7 +49,8 @@ impl Config {
             if label.value == ALERTNAME {
                 problems.push(label.problem("cannot set the label `alertname`, it is the rule's name"));
             } else if window.group_by.contains(&label.value) {
-                problems.push(label.problem(format!("cannot set the label `{}`, the window groups by it", label.value)));
+                problems
+                    .push(label.problem(format!("cannot set the label `{}`, the window groups by it", label.value)));
             }
         }
         let labels = texts(&self.labels, "a label", &names, &mut problems);

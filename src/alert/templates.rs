@@ -4,9 +4,7 @@
 //! first column that `when` names. A value that isn't there reads "no data". A template that fails on a row doesn't
 //! lose the alert: as with Prometheus, the text says what went wrong.
 
-use super::humanize::{
-    humanize, humanize_duration, humanize_percentage, humanize_timestamp, humanize1024, title,
-};
+use super::humanize::{humanize, humanize_duration, humanize_percentage, humanize_timestamp, humanize1024, title};
 use crate::place::{Located, Problem, did_you_mean};
 use gotmpl::parse::{Expr, ListNode, Node, Parser, PipeNode, Pos};
 use gotmpl::{FuncMap, Template, TemplateError, Value};
@@ -18,6 +16,9 @@ use std::sync::Arc;
 const NO_DATA: &str = "no data";
 /// Makes the variables; stands before the user's text, on its first line.
 const PREFIX: &str = "{{$labels := .Labels}}{{$values := .Values}}{{$value := .Value}}";
+/// Put behind a text to see that it is read to its end outside of all blocks: the parser takes a block that is not
+/// closed, and stops without a word at an `end` too many.
+const END: char = '\u{1}';
 /// Loops that a text may run through; there is nothing long to loop over.
 const LOOPS: u64 = 10_000;
 /// The functions that Go's templates have by themselves.
@@ -56,7 +57,14 @@ impl Text {
             return Ok(Self::Plain(text.value.clone()));
         }
         let syntax = |error: TemplateError| vec![syntax_problem(text, &error)];
-        let (body, defines) = Parser::new(&text.value, "{{", "}}").and_then(Parser::parse).map_err(syntax)?;
+        let closed = format!("{}{END}", text.value);
+        let (body, defines) = Parser::new(&closed, "{{", "}}").and_then(Parser::parse).map_err(syntax)?;
+        if !matches!(body.nodes.last(), Some(Node::Text(last)) if last.text.ends_with(END)) {
+            return Err(vec![
+                text.problem("cannot read the template: its blocks and its `{{ end }}` don't match")
+                    .hint("each if, range, with, block and define has one `{{ end }}`"),
+            ]);
+        }
         let mut check = Check { text, names, functions: functions(), declared: BTreeSet::new(), problems: Vec::new() };
         check.list(&body);
         defines.iter().for_each(|define| check.list(&define.body));
@@ -72,9 +80,9 @@ impl Text {
     pub(super) fn render(&self, data: &Value) -> String {
         match self {
             Self::Plain(text) => text.clone(),
-            Self::Template(template) => template
-                .execute_to_string(data)
-                .unwrap_or_else(|error| format!("<error expanding template: {error}>")),
+            Self::Template(template) => {
+                template.execute_to_string(data).unwrap_or_else(|error| format!("<error expanding template: {error}>"))
+            }
         }
     }
 }
@@ -143,7 +151,8 @@ fn number_to_text(name: &str, function: fn(f64) -> String, args: &[Value]) -> go
 }
 
 fn syntax_problem(text: &Located<String>, error: &TemplateError) -> Problem {
-    let (TemplateError::Parse { line, col, message, .. } | TemplateError::Lex { line, col, message, .. }) = error else {
+    let (TemplateError::Parse { line, col, message, .. } | TemplateError::Lex { line, col, message, .. }) = error
+    else {
         return text.problem(format!("cannot read the template: {error}"));
     };
     let place = match (*line as u32, *col as u32) {
@@ -232,7 +241,8 @@ impl Check<'_> {
 mod tests {
     use super::*;
 
-    const NAMES: fn() -> Names<'static> = || Names { labels: vec!["path"], values: vec!["error_rate", "requests", "p95"] };
+    const NAMES: fn() -> Names<'static> =
+        || Names { labels: vec!["path"], values: vec!["error_rate", "requests", "p95"] };
 
     fn check(text: &str, expected: &str) {
         let labels = [("path".into(), Value::from("/v1/x"))].into();
@@ -254,7 +264,10 @@ mod tests {
         check("{{ if gt $values.requests 100 }}many{{ else }}few{{ end }}", "many");
         check("{{ with $x := $labels.path }}{{ toUpper $x }}{{ end }}", "/V1/X");
         check("p95 {{ $values.p95 }}, {{ $values.p95 | humanizeDuration }}", "p95 no data, no data");
-        check("{{ $labels.path | humanize }}", "<error expanding template: execution error: humanize needs a number, got /v1/x>");
+        check(
+            "{{ $labels.path | humanize }}",
+            "<error expanding template: execution error: humanize needs a number, got /v1/x>",
+        );
     }
 
     #[test]
@@ -264,9 +277,12 @@ mod tests {
             ("rate {{ $values.eror_rate | humanize }}", "1:9", "cannot find `$values.eror_rate`"),
             ("{{ $valu }}", "1:4", "cannot find `$valu`"),
             ("{{ $value | humanise }}", "1:13", "cannot find `humanise`"),
-            ("{{ if $value }}", "1:16", "cannot read the template"),
+            ("{{ if $value }}", "1:1", "cannot read the template"),
+            ("{{ if $value }}a{{ end }}b{{ end }}c", "1:1", "cannot read the template"),
+            ("x {{ $value", "1:12", "cannot read the template"),
+            ("a {{ $value | }}", "1:15", "cannot read the template"),
         ] {
-            let problem = Text::compile(&Located::nowhere(text.to_owned()), &NAMES()).unwrap_err().remove(0);
+            let problem = Text::compile(&Located::nowhere(text.to_owned()), &NAMES()).expect_err(text).remove(0);
             assert!(problem.message.starts_with(message), "{text}: {}", problem.message);
             assert_eq!(problem.place.to_string(), place, "{text}");
         }

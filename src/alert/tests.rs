@@ -7,7 +7,9 @@ use crate::record::alert::AlertEvent;
 use crate::record::sample::{WindowRows, WindowSchema};
 use crate::record::schema::ColumnType;
 use crate::time::{EventTime, Span};
-use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -120,16 +122,27 @@ fn no_data_neither_fires_nor_resolves() {
 
 #[test]
 fn groups_have_states_of_their_own() {
-    let (events, alerts) = run(&config(0, 0), &[
-        (10, &[(None, BAD), (Some("/a"), BAD), (Some("/b"), GOOD)]),
-        (11, &[(Some("/a"), GOOD), (Some("/b"), BAD)]),
-    ]);
+    let (events, alerts) = run(
+        &config(0, 0),
+        &[(10, &[(None, BAD), (Some("/a"), BAD), (Some("/b"), GOOD)]), (11, &[(Some("/a"), GOOD), (Some("/b"), BAD)])],
+    );
     let labels: Vec<_> = events.iter().map(|e| e.labels.get("path").map(String::as_str)).collect();
     assert_eq!(labels, [None, Some("/a"), Some("/a"), Some("/b")]);
     assert!(!events[0].labels.contains_key("area"), "empty labels are left out");
     assert_eq!(alerts.counts(), (0, 2));
     let ids: std::collections::BTreeSet<_> = events.iter().map(|e| &e.id).collect();
     assert_eq!(ids.len(), events.len());
+}
+
+#[test]
+fn groups_over_the_cap_are_counted() {
+    let mut alerts = Alerts::new("autonomath", vec![build(&config(0, 0)).unwrap()]);
+    alerts.group_cap = 1;
+    let rows: Rates<'_> = &[(Some("/a"), BAD), (Some("/b"), BAD), (Some("/c"), GOOD)];
+    assert_eq!(alerts.evaluate(&window(1, rows)).len(), 1);
+    assert_eq!((alerts.overflow_count(), alerts.counts()), (1, (0, 1)));
+    assert_eq!(alerts.evaluate(&window(2, &[(Some("/a"), GOOD)])).len(), 1);
+    assert_eq!(alerts.evaluate(&window(3, &[(Some("/b"), BAD)])).len(), 1);
 }
 
 #[test]
@@ -143,14 +156,17 @@ fn events_say_what_happened_in_the_same_bytes_each_time() {
     let mut event: Value = serde_json::from_str(&first[1]).unwrap();
     let id = event.as_object_mut().unwrap().remove("id").unwrap();
     assert!(id.as_str().is_some_and(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())));
-    assert_eq!(event, json!({
-        "pipeline": "autonomath", "status": "resolved",
-        "labels": { "alertname": "HighErrorRate", "area": "/A", "path": "/a", "severity": "P0" },
-        "annotations": { "summary": "/a: 1% fail" },
-        "values": { "error_rate": 0.01, "requests": 412 },
-        "window_start": "1970-01-01T00:06:00Z", "window_end": "1970-01-01T00:11:00Z",
-        "starts_at": "1970-01-01T00:10:00Z", "ends_at": "1970-01-01T00:11:00Z",
-    }));
+    assert_eq!(
+        event,
+        json!({
+            "pipeline": "autonomath", "status": "resolved",
+            "labels": { "alertname": "HighErrorRate", "area": "/A", "path": "/a", "severity": "P0" },
+            "annotations": { "summary": "/a: 1% fail" },
+            "values": { "error_rate": 0.01, "requests": 412 },
+            "window_start": "1970-01-01T00:06:00Z", "window_end": "1970-01-01T00:11:00Z",
+            "starts_at": "1970-01-01T00:10:00Z", "ends_at": "1970-01-01T00:11:00Z",
+        })
+    );
 }
 
 #[test]
@@ -181,12 +197,20 @@ fn the_published_schema_describes_the_events() {
 fn mistakes_are_refused_with_a_reason() {
     let ok = || config(0, 0);
     for (config, expected, hint) in [
-        (Config { alert: located("High Rate"), ..ok() }, "cannot use \"High Rate\" as the name of an alert", "names are"),
+        (
+            Config { alert: located("High Rate"), ..ok() },
+            "cannot use \"High Rate\" as the name of an alert",
+            "names are",
+        ),
         (Config { on: located("route5m"), ..ok() }, "cannot find window `route5m`", "did you mean `route_5m`?"),
         (Config { when: located("eror_rate > 1"), ..ok() }, "cannot find column `eror_rate`", "did you mean"),
         (Config { when: located("requests"), ..ok() }, "cannot use `requests` as a condition", "a condition"),
         (Config { labels: entries(&[("a-b", "x")]), ..ok() }, "cannot use \"a-b\" as the name of a label", "names are"),
-        (Config { annotations: entries(&[("s", "{{ $labels.pth }}")]), ..ok() }, "cannot find `$labels.pth`", "did you"),
+        (
+            Config { annotations: entries(&[("s", "{{ $labels.pth }}")]), ..ok() },
+            "cannot find `$labels.pth`",
+            "did you",
+        ),
     ] {
         let problem = build(&config).unwrap_err().remove(0);
         assert!(problem.message.starts_with(expected), "{expected}: {}", problem.message);

@@ -7,20 +7,8 @@ use crate::record::schema::ColumnType;
 use arrow::datatypes::DataType;
 
 /// All functions, for "did you mean" and for people.
-const NAMES: [&str; 12] = [
-    "count",
-    "sum",
-    "min",
-    "max",
-    "avg",
-    "mean",
-    "quantile",
-    "median",
-    "p50",
-    "p95",
-    "p99",
-    "count_distinct",
-];
+const NAMES: [&str; 12] =
+    ["count", "sum", "min", "max", "avg", "mean", "quantile", "median", "p50", "p95", "p99", "count_distinct"];
 
 /// How a result is read from a group's state.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -122,8 +110,11 @@ pub(super) fn resolve(sql: &Located<String>, call: AggregateCall) -> Result<Aggr
         }
         Some(Argument::Star) | None => {
             return Err(vec![
-                sql.problem(format!("cannot use `{}`, {name} needs a value", sql.value))
-                    .hint(if name == "count" { "write `count(*)`" } else { "name a column" }),
+                sql.problem(format!("cannot use `{}`, {name} needs a value", sql.value)).hint(if name == "count" {
+                    "write `count(*)`"
+                } else {
+                    "name a column"
+                }),
             ]);
         }
     };

@@ -57,11 +57,7 @@ pub struct Plan {
 impl Plan {
     /// What the rows of this window look like.
     pub fn schema(&self) -> WindowSchema {
-        WindowSchema {
-            window: self.name.clone(),
-            group_by: self.group_names.clone(),
-            arrow: self.schema.clone(),
-        }
+        WindowSchema { window: self.name.clone(), group_by: self.group_names.clone(), arrow: self.schema.clone() }
     }
 }
 
@@ -74,12 +70,14 @@ impl Config {
         let mut problems = Vec::new();
         check_name(&self.name, "window", &mut problems);
         let (size, every, pane) = self.sizes(&mut problems);
-        let condition = self.condition.as_ref().and_then(|sql| {
-            compiler.predicate(sql, &schema.arrow).map_err(|more| problems.extend(more)).ok()
-        });
+        let condition = self
+            .condition
+            .as_ref()
+            .and_then(|sql| compiler.predicate(sql, &schema.arrow).map_err(|more| problems.extend(more)).ok());
         let mut names = HashSet::new();
         let groups = self.groups(schema, &mut names, &mut problems);
-        let mut fields: Vec<Field> = groups.iter().map(|at| schema.arrow.field(*at).clone().with_nullable(true)).collect();
+        let mut fields: Vec<Field> =
+            groups.iter().map(|at| schema.arrow.field(*at).clone().with_nullable(true)).collect();
         let (slots, outputs) = self.aggregates(schema, compiler, &mut fields, &mut names, &mut problems);
         let derive = if problems.is_empty() {
             self.derived(compiler, &mut fields, &mut names, &mut problems)
@@ -117,7 +115,8 @@ impl Config {
         }
         for (span, place) in [(self.size.value, self.size.place), (self.lateness, self.name.place)] {
             if span > LONGEST {
-                problems.push(Problem::new(place, format!("cannot use a window over {span}, the longest is {LONGEST}")));
+                problems
+                    .push(Problem::new(place, format!("cannot use a window over {span}, the longest is {LONGEST}")));
             }
         }
         let every = match (self.kind, &self.every) {
@@ -142,7 +141,10 @@ impl Config {
                 if every.value.micros() <= 0 || every.value > self.size.value {
                     problems.push(
                         every
-                            .problem(format!("cannot start a window every {} when its size is {}", every.value, self.size.value))
+                            .problem(format!(
+                                "cannot start a window every {} when its size is {}",
+                                every.value, self.size.value
+                            ))
                             .hint("`every` is more than 0 and at most `size`"),
                     );
                 }
@@ -187,7 +189,9 @@ impl Config {
                         .hint("floats are hardly ever equal; compute a text or an integer of it with `set:`"),
                 );
             } else if is_reserved(&group.value) {
-                problems.push(group.problem(format!("cannot group by `{}`, every window result has that column", group.value)));
+                problems.push(
+                    group.problem(format!("cannot group by `{}`, every window result has that column", group.value)),
+                );
             } else if !names.insert(group.value.clone()) {
                 problems.push(group.problem(format!("cannot group by `{}` twice", group.value)));
             } else {

@@ -161,10 +161,12 @@ fn a_gap_of_years_is_jumped_over() {
     let sliding = config("2s", Some("1s"), "0s", COUNT);
     let later = 1_700_000_000_000;
     let closed = ["-1000..1000 /a 1 0", "0..2000 /a 1 0"];
-    check(&sliding, &[at(0), at(later)], &closed, &[
-        "1699999999000..1700000001000 /a 1 0",
-        "1700000000000..1700000002000 /a 1 0",
-    ]);
+    check(
+        &sliding,
+        &[at(0), at(later)],
+        &closed,
+        &["1699999999000..1700000001000 /a 1 0", "1700000000000..1700000002000 /a 1 0"],
+    );
 }
 
 #[test]
@@ -216,15 +218,20 @@ fn the_clock_closes_windows_without_records() {
 
 #[test]
 fn conditions_filters_and_derived_values() {
-    let mut with = config("1s", None, "0s", &[
-        ("n", "count(*)"),
-        ("errors", "count(*) filter (where status >= 500)"),
-        ("seen", "count(latency_ms)"),
-        ("total", "sum(latency_ms)"),
-        ("worst", "max(status)"),
-        ("mean_slow", "avg(latency_ms) filter (where latency_ms > 100)"),
-        ("kinds", "count(distinct status)"),
-    ]);
+    let mut with = config(
+        "1s",
+        None,
+        "0s",
+        &[
+            ("n", "count(*)"),
+            ("errors", "count(*) filter (where status >= 500)"),
+            ("seen", "count(latency_ms)"),
+            ("total", "sum(latency_ms)"),
+            ("worst", "max(status)"),
+            ("mean_slow", "avg(latency_ms) filter (where latency_ms > 100)"),
+            ("kinds", "count(distinct status)"),
+        ],
+    );
     with.condition = Some(Located::nowhere("path <> '/health'".to_owned()));
     with.derive = entries(&[("rate", "errors / n"), ("slow", "mean_slow > 1"), ("per_error", "errors / errors")]);
     let records = [
@@ -234,7 +241,12 @@ fn conditions_filters_and_derived_values() {
         (4, Some("/health"), Some(500), Some(1.0)),
         (5, None, Some(500), Some(1.0)),
     ];
-    check(&with, &records, &[], &["0..1000 /a 2 1 1 2.0 503  2 0.5  1.0 0", "0..1000 /b 1 0 1 200.0  200.0 0 0.0 true  0"]);
+    check(
+        &with,
+        &records,
+        &[],
+        &["0..1000 /a 2 1 1 2.0 503  2 0.5  1.0 0", "0..1000 /b 1 0 1 200.0  200.0 0 0.0 true  0"],
+    );
 }
 
 #[test]
@@ -355,5 +367,26 @@ proptest! {
         let drained = windows.drain();
         prop_assert_eq!(sum(&drained, "n") + sum(&drained, "late"), records.len() as i64);
         prop_assert_eq!(sum(&drained, "late"), windows.late_counts()[0].1 as i64);
+    }
+
+    #[test]
+    fn sliding_windows_count_what_a_plain_search_counts(records in records()) {
+        let mut sliding = config("3s", Some("2s"), "700ms", COUNT);
+        sliding.group_by.clear();
+        let mut windows = Windows::new(vec![build(&sliding).unwrap()]);
+        let mut clock = i64::MIN;
+        let stamped: Vec<(i64, i64)> = records.iter().map(|record| {
+            clock = clock.max(record.0);
+            (record.0, clock)
+        }).collect();
+        let first = -2_000 * 2;
+        let expected: Vec<String> = (0..).map(|number| first + number * 2_000).take_while(|start| *start <= clock).filter_map(|start| {
+            let inside = |(stamp, clock): &&(i64, i64)| (start..start + 3_000).contains(stamp) && clock - 700 < start + 3_000;
+            let n = stamped.iter().filter(inside).count();
+            (n > 0).then(|| format!("{start}..{} {n} 0", start + 3_000))
+        }).collect();
+        let mut out = windows.push(&Feed::default().batch(&records));
+        out.extend(windows.finish());
+        prop_assert_eq!(show(&out), expected);
     }
 }
