@@ -280,7 +280,7 @@ mod tests {
             ("{{ if $value }}", "1:1", "cannot read the template"),
             ("{{ if $value }}a{{ end }}b{{ end }}c", "1:1", "cannot read the template"),
             ("x {{ $value", "1:12", "cannot read the template"),
-            ("a {{ $value | }}", "1:15", "cannot read the template"),
+            ("a {{ $value | }}", "1:17", "cannot read the template"),
         ] {
             let problem = Text::compile(&Located::nowhere(text.to_owned()), &NAMES()).expect_err(text).remove(0);
             assert!(problem.message.starts_with(message), "{text}: {}", problem.message);
