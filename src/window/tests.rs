@@ -332,7 +332,8 @@ proptest! {
     #[test]
     fn cutting_the_input_changes_nothing(records in records(), cuts in prop::collection::vec(1usize..40, 1..20)) {
         let run = |cuts: &[usize]| {
-            let (mut windows, mut feed, mut out, mut rest) = (Windows::new(two_definitions()), Feed::default(), Vec::new(), &records[..]);
+            let (mut windows, mut feed) = (Windows::new(two_definitions()), Feed::default());
+            let (mut out, mut rest) = (Vec::new(), &records[..]);
             for cut in cuts.iter().cycle() {
                 let (now, later) = rest.split_at(rest.len().min(*cut));
                 out.extend(windows.push(&feed.batch(now)));
@@ -346,7 +347,9 @@ proptest! {
             (out, drained, windows.late_counts())
         };
         let (whole, parts) = (run(&[usize::MAX]), run(&cuts));
-        let all = |rows: &[WindowRows]| rows.iter().map(|w| (w.window.clone(), w.start, w.rows.clone())).collect::<Vec<_>>();
+        let all = |rows: &[WindowRows]| -> Vec<_> {
+            rows.iter().map(|w| (w.window.clone(), w.start, w.rows.clone())).collect()
+        };
         prop_assert_eq!(all(&whole.0), all(&parts.0));
         prop_assert_eq!(all(&whole.1), all(&parts.1));
         prop_assert_eq!(whole.2, parts.2);
@@ -380,10 +383,12 @@ proptest! {
             (record.0, clock)
         }).collect();
         let first = -2_000 * 2;
-        let expected: Vec<String> = (0..).map(|number| first + number * 2_000).take_while(|start| *start <= clock).filter_map(|start| {
-            let inside = |(stamp, clock): &&(i64, i64)| (start..start + 3_000).contains(stamp) && clock - 700 < start + 3_000;
+        let starts = (0..).map(|number| first + number * 2_000).take_while(|start| *start <= clock);
+        let expected: Vec<String> = starts.filter_map(|start| {
+            let end = start + 3_000;
+            let inside = |(stamp, clock): &&(i64, i64)| (start..end).contains(stamp) && clock - 700 < end;
             let n = stamped.iter().filter(inside).count();
-            (n > 0).then(|| format!("{start}..{} {n} 0", start + 3_000))
+            (n > 0).then(|| format!("{start}..{end} {n} 0"))
         }).collect();
         let mut out = windows.push(&Feed::default().batch(&records));
         out.extend(windows.finish());
