@@ -40,7 +40,8 @@ struct Rule {
 pub struct Alerts {
     pipeline: String,
     rules: Vec<Rule>,
-    group_cap: usize,
+    /// Most groups that one rule holds pending or firing.
+    pub(super) group_cap: usize,
     overflow_total: u64,
     failed_total: u64,
 }

@@ -16,6 +16,9 @@ use std::sync::Arc;
 const NO_DATA: &str = "no data";
 /// Makes the variables; stands before the user's text, on its first line.
 const PREFIX: &str = "{{$labels := .Labels}}{{$values := .Values}}{{$value := .Value}}";
+/// Put behind a text to see that it is read to its end outside of all blocks: the parser takes a block that is not
+/// closed, and stops without a word at an `end` too many.
+const END: char = '\u{1}';
 /// Loops that a text may run through; there is nothing long to loop over.
 const LOOPS: u64 = 10_000;
 /// The functions that Go's templates have by themselves.
@@ -54,7 +57,14 @@ impl Text {
             return Ok(Self::Plain(text.value.clone()));
         }
         let syntax = |error: TemplateError| vec![syntax_problem(text, &error)];
-        let (body, defines) = Parser::new(&text.value, "{{", "}}").and_then(Parser::parse).map_err(syntax)?;
+        let closed = format!("{}{END}", text.value);
+        let (body, defines) = Parser::new(&closed, "{{", "}}").and_then(Parser::parse).map_err(syntax)?;
+        if !matches!(body.nodes.last(), Some(Node::Text(last)) if last.text.ends_with(END)) {
+            return Err(vec![
+                text.problem("cannot read the template: its blocks and its `{{ end }}` don't match")
+                    .hint("each if, range, with, block and define has one `{{ end }}`"),
+            ]);
+        }
         let mut check = Check { text, names, functions: functions(), declared: BTreeSet::new(), problems: Vec::new() };
         check.list(&body);
         defines.iter().for_each(|define| check.list(&define.body));
@@ -267,9 +277,12 @@ mod tests {
             ("rate {{ $values.eror_rate | humanize }}", "1:9", "cannot find `$values.eror_rate`"),
             ("{{ $valu }}", "1:4", "cannot find `$valu`"),
             ("{{ $value | humanise }}", "1:13", "cannot find `humanise`"),
-            ("{{ if $value }}", "1:16", "cannot read the template"),
+            ("{{ if $value }}", "1:1", "cannot read the template"),
+            ("{{ if $value }}a{{ end }}b{{ end }}c", "1:1", "cannot read the template"),
+            ("x {{ $value", "1:12", "cannot read the template"),
+            ("a {{ $value | }}", "1:17", "cannot read the template"),
         ] {
-            let problem = Text::compile(&Located::nowhere(text.to_owned()), &NAMES()).unwrap_err().remove(0);
+            let problem = Text::compile(&Located::nowhere(text.to_owned()), &NAMES()).expect_err(text).remove(0);
             assert!(problem.message.starts_with(message), "{text}: {}", problem.message);
             assert_eq!(problem.place.to_string(), place, "{text}");
         }

@@ -135,6 +135,17 @@ fn groups_have_states_of_their_own() {
 }
 
 #[test]
+fn groups_over_the_cap_are_counted() {
+    let mut alerts = Alerts::new("autonomath", vec![build(&config(0, 0)).unwrap()]);
+    alerts.group_cap = 1;
+    let rows: Rates<'_> = &[(Some("/a"), BAD), (Some("/b"), BAD), (Some("/c"), GOOD)];
+    assert_eq!(alerts.evaluate(&window(1, rows)).len(), 1);
+    assert_eq!((alerts.overflow_count(), alerts.counts()), (1, (0, 1)));
+    assert_eq!(alerts.evaluate(&window(2, &[(Some("/a"), GOOD)])).len(), 1);
+    assert_eq!(alerts.evaluate(&window(3, &[(Some("/b"), BAD)])).len(), 1);
+}
+
+#[test]
 fn events_say_what_happened_in_the_same_bytes_each_time() {
     let windows: [(i64, Rates<'_>); 2] = [(10, &[(Some("/a"), Some(0.3125))]), (11, &[(Some("/a"), Some(0.01))])];
     let lines = || -> Vec<String> {

@@ -332,7 +332,8 @@ proptest! {
     #[test]
     fn cutting_the_input_changes_nothing(records in records(), cuts in prop::collection::vec(1usize..40, 1..20)) {
         let run = |cuts: &[usize]| {
-            let (mut windows, mut feed, mut out, mut rest) = (Windows::new(two_definitions()), Feed::default(), Vec::new(), &records[..]);
+            let (mut windows, mut feed) = (Windows::new(two_definitions()), Feed::default());
+            let (mut out, mut rest) = (Vec::new(), &records[..]);
             for cut in cuts.iter().cycle() {
                 let (now, later) = rest.split_at(rest.len().min(*cut));
                 out.extend(windows.push(&feed.batch(now)));
@@ -346,7 +347,9 @@ proptest! {
             (out, drained, windows.late_counts())
         };
         let (whole, parts) = (run(&[usize::MAX]), run(&cuts));
-        let all = |rows: &[WindowRows]| rows.iter().map(|w| (w.window.clone(), w.start, w.rows.clone())).collect::<Vec<_>>();
+        let all = |rows: &[WindowRows]| -> Vec<_> {
+            rows.iter().map(|w| (w.window.clone(), w.start, w.rows.clone())).collect()
+        };
         prop_assert_eq!(all(&whole.0), all(&parts.0));
         prop_assert_eq!(all(&whole.1), all(&parts.1));
         prop_assert_eq!(whole.2, parts.2);
@@ -367,5 +370,28 @@ proptest! {
         let drained = windows.drain();
         prop_assert_eq!(sum(&drained, "n") + sum(&drained, "late"), records.len() as i64);
         prop_assert_eq!(sum(&drained, "late"), windows.late_counts()[0].1 as i64);
+    }
+
+    #[test]
+    fn sliding_windows_count_what_a_plain_search_counts(records in records()) {
+        let mut sliding = config("3s", Some("2s"), "700ms", COUNT);
+        sliding.group_by.clear();
+        let mut windows = Windows::new(vec![build(&sliding).unwrap()]);
+        let mut clock = i64::MIN;
+        let stamped: Vec<(i64, i64)> = records.iter().map(|record| {
+            clock = clock.max(record.0);
+            (record.0, clock)
+        }).collect();
+        let first = -2_000 * 2;
+        let starts = (0..).map(|number| first + number * 2_000).take_while(|start| *start <= clock);
+        let expected: Vec<String> = starts.filter_map(|start| {
+            let end = start + 3_000;
+            let inside = |(stamp, clock): &&(i64, i64)| (start..end).contains(stamp) && clock - 700 < end;
+            let n = stamped.iter().filter(inside).count();
+            (n > 0).then(|| format!("{start}..{end} {n} 0"))
+        }).collect();
+        let mut out = windows.push(&Feed::default().batch(&records));
+        out.extend(windows.finish());
+        prop_assert_eq!(show(&out), expected);
     }
 }
