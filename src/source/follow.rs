@@ -280,7 +280,10 @@ impl Follower {
     /// Tells once about a file that cannot be read.
     fn warn(&mut self, error: &SourceError) {
         match error {
-            SourceError::Open { path, .. } | SourceError::Directory { path } | SourceError::Compressed { path } => {
+            SourceError::Open { path, .. }
+            | SourceError::Directory { path }
+            | SourceError::Special { path }
+            | SourceError::Compressed { path } => {
                 if self.warned.insert(path.clone()) {
                     tracing::warn!(%error, "passing over a file");
                 }
