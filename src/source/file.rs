@@ -9,7 +9,7 @@ use super::lines::Lines;
 use super::outlet::blocking;
 use super::{Closed, Feed, FileConfig, Outlet, PartitionName, Source, SourceError, fingerprint};
 use crate::limits::FILES_OPEN;
-use crate::place::{Located, Problem};
+use crate::place::{Located, Place, Problem};
 use crate::record::raw::PartitionId;
 use crate::record::receipt::Checkpoint;
 use futures::future::BoxFuture;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 pub(super) fn check(config: &FileConfig) -> Vec<Problem> {
     if config.paths.is_empty() {
         return vec![
-            Problem::new(Default::default(), "cannot read files, `paths` is empty").hint("name at least one file"),
+            Problem::new(Place::default(), "cannot read files, `paths` is empty").hint("name at least one file"),
         ];
     }
     config.paths.iter().filter_map(check_path).collect()
@@ -74,7 +74,7 @@ pub(super) fn find(
 ) -> Result<Vec<Found>, SourceError> {
     let mut candidates = BTreeSet::new();
     for pattern in paths {
-        let before = candidates.len();
+        let mut found_any = false;
         let is_glob = pattern.value.contains(['*', '?', '[']);
         if !is_glob {
             candidates.insert(normalise(Path::new(&pattern.value)));
@@ -87,6 +87,7 @@ pub(super) fn find(
                 // What a glob matches besides files is not meant.
                 Ok(path) if path.is_dir() => {}
                 Ok(path) => {
+                    found_any = true;
                     candidates.insert(normalise(&path));
                 }
                 Err(error) => {
@@ -95,7 +96,7 @@ pub(super) fn find(
                 }
             }
         }
-        if candidates.len() == before {
+        if !found_any {
             missing(SourceError::NoMatch { pattern: pattern.value.clone() })?;
         }
     }
@@ -130,6 +131,10 @@ fn inspect(path: &Path) -> Result<Metadata, SourceError> {
     };
     if metadata.is_dir() {
         return Err(SourceError::Directory { path: path.to_owned() });
+    }
+    // Opening a named pipe would wait for its writer, and a device may never end.
+    if !metadata.is_file() {
+        return Err(SourceError::Special { path: path.to_owned() });
     }
     if is_compressed(path) {
         return Err(SourceError::Compressed { path: path.to_owned() });
@@ -224,7 +229,7 @@ impl Files {
             while open.len() < FILES_OPEN
                 && let Some((file, id)) = waiting.next()
             {
-                open.push_back(Reader::open(file.path, id, file.position)?);
+                open.push_back(Reader::open(file, id)?);
             }
             let Some(mut reader) = open.pop_front() else {
                 return Ok(());
@@ -269,10 +274,16 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    fn open(path: PathBuf, id: PartitionId, position: u64) -> Result<Self, SourceError> {
-        let opened = File::open(&path).and_then(|mut file| file.seek(SeekFrom::Start(position)).map(|_| file));
+    /// Opens a file whose turn has come, and makes sure that it is still the one that was announced.
+    fn open(waiting: Waiting, id: PartitionId) -> Result<Self, SourceError> {
+        let Waiting { path, name, position } = waiting;
+        let opened = File::open(&path).and_then(|mut file| {
+            file.seek(SeekFrom::Start(position))?;
+            Ok((fingerprint::matches(&file, &name.identity)?, file))
+        });
         match opened {
-            Ok(file) => Ok(Self { path, id, file, lines: Lines::new(id, position) }),
+            Ok((true, file)) => Ok(Self { path, id, file, lines: Lines::new(id, position) }),
+            Ok((false, _)) => Err(SourceError::Replaced { path }),
             Err(source) => Err(SourceError::Open { path, source }),
         }
     }
@@ -328,8 +339,9 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::RECORD_BYTES;
     use crate::record::receipt::PartitionPosition;
-    use crate::source::testing::{config, drive, lines_of};
+    use crate::source::testing::{clock, config, drive, lines_of, start};
     use std::fmt::Write as _;
 
     /// Reads `paths` to the end, with what is `stored`, and returns the lines by partition and the new positions.
@@ -338,7 +350,7 @@ mod tests {
         paths: &[&str],
         stored: &Checkpoint,
     ) -> Result<(Vec<(String, String)>, Checkpoint), SourceError> {
-        let source = config(folder, paths, false).connect("disk", stored, crate::source::testing::clock())?;
+        let source = config(folder, paths, false).connect("disk", stored, clock())?;
         assert!(source.finite());
         let (feeds, result) = drive(source);
         result?;
@@ -358,7 +370,8 @@ mod tests {
         write("empty.log", "");
         std::os::unix::fs::symlink(folder.path().join("a.log"), folder.path().join("c.log")).unwrap();
         fs::create_dir(folder.path().join("d.log")).unwrap();
-        let (lines, stored) = check(folder.path(), &["*.log", "a.log", "./b.log"], &Checkpoint::default()).unwrap();
+        let (lines, stored) =
+            check(folder.path(), &["*.log", "a*.log", "a.log", "./b.log"], &Checkpoint::default()).unwrap();
         assert_eq!(texts(&lines), ["one", "two", "three", "four"]);
         assert_eq!(check(folder.path(), &["*.log"], &stored).unwrap().0, []);
         write("a.log", "one\r\ntwo\nfive\n");
@@ -401,10 +414,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("old.log.gz"), "x").unwrap();
         fs::create_dir(folder.path().join("dir")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket")).unwrap();
         for (path, message, hint) in [
             ("no.log", "cannot find file", "working directory"),
             ("no*.log", "cannot find any file that matches", "working directory"),
             ("dir", "it is a directory", "dir/*.log"),
+            ("socket", "no regular file", "type: stdin"),
             ("old.log*", "compressed files are not supported", "gzip -dc"),
         ] {
             let error = check(folder.path(), &[path], &Checkpoint::default()).unwrap_err();
@@ -439,5 +454,36 @@ mod tests {
             let stored = Checkpoint { partitions: vec![entry] };
             assert_eq!(check(folder.path(), &["a.log"], &stored).unwrap().0.len(), count);
         }
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_cut_and_the_next_run_goes_on_behind_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.log");
+        let mut text = format!("one\n{}\ntwo\n", "x".repeat(3 * RECORD_BYTES));
+        fs::write(&path, &text).unwrap();
+        let (lines, stored) = check(folder.path(), &["a.log"], &Checkpoint::default()).unwrap();
+        assert_eq!(lines.iter().map(|(_, text)| text.len()).collect::<Vec<_>>(), [3, RECORD_BYTES + 1, 3]);
+        assert_eq!(stored.partitions[0].position, text.len() as u64);
+        text.push_str("three\n");
+        fs::write(&path, &text).unwrap();
+        assert_eq!(texts(&check(folder.path(), &["a.log"], &stored).unwrap().0), ["three"]);
+    }
+
+    #[test]
+    fn a_file_replaced_before_its_turn_is_an_error_and_a_closed_pipeline_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.log");
+        let connect = || {
+            fs::write(&path, "one\n".repeat(100_000)).unwrap();
+            config(folder.path(), &["a.log"], false).connect("disk", &Checkpoint::default(), clock()).unwrap()
+        };
+        let source = connect();
+        assert_eq!(source.total_bytes(), Some(400_000));
+        fs::write(&path, "another\n").unwrap();
+        assert!(matches!(drive(source).1, Err(SourceError::Replaced { .. })));
+        let (_, running) = start(connect());
+        drop(running.feeds);
+        running.runtime.block_on(running.task).unwrap().unwrap();
     }
 }

@@ -3,22 +3,24 @@
 //! One thread looks at every file in turn: a batch from each that has more; when none has, it waits a little
 //! (`limits::FOLLOW_POLL`). A line is handed on when its end is there. A file that is no longer where it was (renamed,
 //! deleted) is read until it has been silent for `limits::FOLLOW_ROTATED`, and then its partition ends and the file
-//! that has come in its place is opened, as a partition of the same name and another identity. A file that became
+//! that has come in its place is opened, as a partition of the same name and another identity; where the pattern matches
+//! the old file's new name, too, it is not read again. A file that became
 //! shorter was written anew: its partition ends and a new one begins at its start. An empty file is no partition yet,
 //! for it has no identity.
 
 use super::file::{FileId, Opened, Reader, find, open};
 use super::lines::Lines;
 use super::outlet::blocking;
-use super::{Closed, FileConfig, Outlet, PartitionName, Source, SourceError};
+use super::{Closed, FileConfig, Outlet, PartitionName, Source, SourceError, fingerprint};
 use crate::limits::{FILES_FOLLOWED, FOLLOW_POLL, FOLLOW_ROTATED, FOLLOW_SCAN};
 use crate::place::Located;
 use crate::record::raw::PartitionId;
 use crate::record::receipt::Checkpoint;
 use crate::time::clock::Monotonic;
 use futures::future::BoxFuture;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
+use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -91,6 +93,7 @@ impl Source for Follow {
             warned: BTreeSet::new(),
             scanned: now,
             scan_due: false,
+            done: VecDeque::new(),
             outlet,
         };
         Box::pin(blocking(move || match follower.run() {
@@ -105,6 +108,7 @@ impl Source for Follow {
 struct Tail {
     reader: Reader,
     file_id: FileId,
+    identity: String,
     /// When it last gave something.
     active: Monotonic,
     /// Whether its path is another file's by now, or nobody's.
@@ -124,7 +128,7 @@ impl Tail {
     fn new(path: PathBuf, opened: Opened, id: PartitionId, now: Monotonic) -> Self {
         let lines = Lines::new(id, opened.position);
         let reader = Reader { path, id, file: opened.file, lines };
-        Self { reader, file_id: opened.file_id, active: now, moved: false }
+        Self { reader, file_id: opened.file_id, identity: opened.name.identity, active: now, moved: false }
     }
 
     fn fate(&self) -> Fate {
@@ -136,6 +140,14 @@ impl Tail {
             _ => Fate::Moved,
         }
     }
+}
+
+/// A file that was read to its end, should it turn up under another name.
+#[derive(Debug)]
+struct Done {
+    file_id: FileId,
+    identity: String,
+    position: u64,
 }
 
 enum Stop {
@@ -166,6 +178,8 @@ struct Follower {
     scanned: Monotonic,
     /// A file has ended, and another one may stand in its place.
     scan_due: bool,
+    /// Files that ended because they were renamed: under their new names they are not read again.
+    done: VecDeque<Done>,
     outlet: Outlet,
 }
 
@@ -232,6 +246,13 @@ impl Follower {
         };
         if ended {
             tail.reader.end(&self.outlet)?;
+            if tail.moved {
+                let position = tail.reader.lines.position();
+                self.done.push_back(Done { file_id: tail.file_id, identity: tail.identity.clone(), position });
+                if self.done.len() > FILES_FOLLOWED {
+                    self.done.pop_front();
+                }
+            }
             // What stands in its place need not wait for the next scan.
             self.scan_due = true;
         }
@@ -259,13 +280,27 @@ impl Follower {
                 }
                 continue;
             }
-            match open(&file.path, &self.source, &self.stored) {
-                Ok(opened) if opened.size == 0 => {}
+            match open(&file.path, &self.source, &self.stored).and_then(|opened| self.skip_known(opened, &file.path)) {
+                Ok(opened) if opened.size == opened.position => {}
                 Ok(opened) => self.add(&file.path, opened, now)?,
                 Err(error) => self.warn(&error),
             }
         }
         Ok(())
+    }
+
+    /// Places a file that was read under another name behind what was read of it.
+    fn skip_known(&self, mut opened: Opened, path: &Path) -> Result<Opened, SourceError> {
+        let failed = |source| SourceError::Open { path: path.to_owned(), source };
+        for done in self.done.iter().rev().filter(|done| done.file_id == opened.file_id) {
+            // Another file may have got the number of one that was deleted.
+            if opened.size >= done.position && fingerprint::matches(&opened.file, &done.identity).map_err(failed)? {
+                opened.position = done.position;
+                opened.file.seek(SeekFrom::Start(done.position)).map_err(failed)?;
+                break;
+            }
+        }
+        Ok(opened)
     }
 
     fn add(&mut self, path: &Path, opened: Opened, now: Monotonic) -> Result<(), Closed> {
@@ -280,7 +315,10 @@ impl Follower {
     /// Tells once about a file that cannot be read.
     fn warn(&mut self, error: &SourceError) {
         match error {
-            SourceError::Open { path, .. } | SourceError::Directory { path } | SourceError::Compressed { path } => {
+            SourceError::Open { path, .. }
+            | SourceError::Directory { path }
+            | SourceError::Special { path }
+            | SourceError::Compressed { path } => {
                 if self.warned.insert(path.clone()) {
                     tracing::warn!(%error, "passing over a file");
                 }
@@ -298,7 +336,7 @@ mod tests {
     use std::fs::{File, OpenOptions};
     use std::io::Write;
 
-    /// A folder and a source that follows `*.log` in it.
+    /// A folder and a source that follows `*.log*` in it.
     struct Scene {
         folder: tempfile::TempDir,
         feeds: Vec<Feed>,
@@ -311,7 +349,7 @@ mod tests {
             for (name, text) in files {
                 fs::write(folder.path().join(name), text).unwrap();
             }
-            let source = config(folder.path(), &["*.log"], true).connect("disk", &Checkpoint::default(), clock());
+            let source = config(folder.path(), &["*.log*"], true).connect("disk", &Checkpoint::default(), clock());
             let (feeds, running) = start(source.unwrap());
             Self { folder, feeds, running }
         }
@@ -383,6 +421,9 @@ mod tests {
         scene.append("a.log", "four\n");
         old.write_all(b"two\nthree").unwrap();
         let all = [("a.log", "one"), ("a.log", "two"), ("a.log", "three"), ("a.log", "four")];
+        scene.expect(&all);
+        old.write_all(b"\nlate\n").unwrap();
+        let all = [&all[..], &[("a.log.1", "late")]].concat();
         scene.expect(&all);
         scene.stop(&all);
     }

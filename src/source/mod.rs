@@ -12,6 +12,7 @@
 //!
 //! Sources that read with blocking calls (`stdin`, `file`) have a thread of their own.
 
+mod error;
 mod file;
 mod fingerprint;
 mod follow;
@@ -24,6 +25,7 @@ mod structlog;
 mod testing;
 pub mod traffic;
 
+pub use error::SourceError;
 pub use outlet::{Closed, Outlet};
 
 use crate::place::{Located, Problem};
@@ -34,9 +36,7 @@ use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
-use std::io;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What a source hands on.
@@ -72,52 +72,6 @@ pub trait Source: Send + fmt::Debug {
     fn finite(&self) -> bool;
     /// Reads until the input ends or [`Outlet::stopped`]. `ids` are those of [`Self::partitions`], in that order.
     fn run(self: Box<Self>, ids: Vec<PartitionId>, outlet: Outlet) -> BoxFuture<'static, Result<(), SourceError>>;
-}
-
-/// Why a source cannot be read. All of them are the input's or the configuration's fault; trying again helps only
-/// after somebody has done something.
-#[derive(Debug, thiserror::Error)]
-pub enum SourceError {
-    #[error("cannot find file {path:?}")]
-    Missing { path: PathBuf },
-    #[error("cannot find any file that matches {pattern:?}")]
-    NoMatch { pattern: String },
-    #[error("cannot use {pattern:?} as a path: {reason}")]
-    Pattern { pattern: String, reason: String },
-    #[error("cannot read {path:?} as a file, it is a directory")]
-    Directory { path: PathBuf },
-    #[error("cannot read {path:?}, compressed files are not supported in this version")]
-    Compressed { path: PathBuf },
-    #[error("cannot open {path:?}: {source}")]
-    Open { path: PathBuf, source: io::Error },
-    #[error("cannot read {path:?} at byte {position}: {source}")]
-    Read { path: PathBuf, position: u64, source: io::Error },
-    #[error("cannot read standard input at byte {position}: {source}")]
-    Stdin { position: u64, source: io::Error },
-}
-
-impl SourceError {
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Missing { .. } => {
-                Some("paths are relative to the working directory; with `follow: true` a file may come later".into())
-            }
-            Self::NoMatch { .. } => {
-                Some("paths are relative to the working directory; with `follow: true` files may come later".into())
-            }
-            Self::Pattern { .. } => Some("`*`, `?`, `[…]` and `**` are special; write `[[]` for `[`".into()),
-            Self::Directory { path } => Some(format!("name the files in it, as in `{}/*.log`", path.display())),
-            Self::Compressed { path } => {
-                let program = if path.extension().is_some_and(|e| e == "gz") { "gzip" } else { "zstd" };
-                Some(format!("use `type: stdin` and `{program} -dc {} | headrig run …`", path.display()))
-            }
-            Self::Open { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Some("let the user that headrig runs as read it".into())
-            }
-            Self::Open { .. } | Self::Read { .. } | Self::Stdin { .. } => None,
-        }
-    }
 }
 
 /// A source, as written in `sources:`.

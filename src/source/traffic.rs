@@ -3,7 +3,7 @@
 //! Lines are Fly envelopes around structlog's JSON (or around plain text), in the layouts, time formats and with the
 //! oddities that real streams have: disorder of up to 1.5 s, two kinds of JSON spacing and key order, escapes within
 //! escapes, text lines, JSON cut short, values of an unexpected type, records without a time. With `incident`, errors
-//! rise on two routes and later one route becomes slow; that repeats every five minutes (see [`Phase`]).
+//! rise on two routes and later one route becomes slow; that repeats every five minutes (see `Phase`).
 //!
 //! Text is written as it stands in the envelope: what is quoted in the inner JSON has one backslash before the
 //! quote, and a backslash of the inner JSON is two.
