@@ -49,9 +49,9 @@ pub(crate) fn split(rows: &RecordBatch, time: usize, levels: &[Level]) -> Result
         return Ok(Vec::new());
     }
     let groups = group(rows, time, levels);
-    let first_rows_only = |row: usize| levels.iter().map(|l| value(rows, time, l, row)).collect();
+    let values_of = |row: usize| levels.iter().map(|l| value(rows, time, l, row)).collect();
     let Some(groups) = groups else {
-        return Ok(vec![Part { values: first_rows_only(0), rows: rows.clone() }]);
+        return Ok(vec![Part { values: values_of(0), rows: rows.clone() }]);
     };
     let count = groups.iter().max().map_or(0, |last| *last as usize + 1);
     let mut members: Vec<Vec<u32>> = vec![Vec::new(); count];
@@ -59,7 +59,7 @@ pub(crate) fn split(rows: &RecordBatch, time: usize, levels: &[Level]) -> Result
         members[group as usize].push(row);
     }
     let part = |members: Vec<u32>| {
-        let values = first_rows_only(members[0] as usize);
+        let values = values_of(members[0] as usize);
         Ok(Part { values, rows: take_record_batch(rows, &UInt32Array::from(members))? })
     };
     members.into_iter().map(part).collect()

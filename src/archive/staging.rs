@@ -167,6 +167,17 @@ impl Staging {
         Ok(self.closed.clone())
     }
 
+    /// Gives the space of all that is staged back, as far as that can be done.
+    pub(crate) fn discard(&mut self) {
+        let open = self.open.drain().map(|(_, open)| open.file);
+        for file in open.chain(self.closed.drain(..)) {
+            let path = self.folder.join(&file.staged);
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(%error, path = %path.display(), "a staged file is left behind until the next start");
+            }
+        }
+    }
+
     /// Begins the next seal; what was staged belongs to the last one.
     pub(crate) fn next(&mut self) {
         *self = Self::new(std::mem::take(&mut self.folder), std::mem::take(&mut self.prefix), self.number + 1);

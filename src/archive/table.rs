@@ -124,8 +124,7 @@ fn column_path(name: &str) -> ColumnPath {
     ColumnPath::new(vec![name.to_owned()])
 }
 
-/// What all files have in common. Level 1 of zstd writes log rows about twice as fast as level 3 for some percent more
-/// bytes.
+/// What all files have in common.
 fn defaults(footer: &[KeyValue]) -> WriterPropertiesBuilder {
     let level = ZstdLevel::try_new(ZSTD_LEVEL).expect("the level is within zstd's range");
     WriterProperties::builder()
@@ -137,7 +136,8 @@ fn defaults(footer: &[KeyValue]) -> WriterPropertiesBuilder {
         .set_key_value_metadata(Some(footer.to_vec()))
 }
 
-/// Zstandard level, 1 to 22.
+/// Zstandard level, 1 to 22. On `fly-2h` ×12, level 1 took 2.2 s and 26.2 MB, level 2 2.5 s and 26.3 MB, level 3 2.8 s
+/// and 27.6 MB: what remains behind dictionaries and deltas gains nothing from a longer search.
 const ZSTD_LEVEL: i32 = 1;
 
 fn delta(properties: WriterPropertiesBuilder, path: ColumnPath) -> WriterPropertiesBuilder {

@@ -276,7 +276,7 @@ fn crash() -> impl Strategy<Value = Crash> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
     fn rows_are_there_exactly_once_whatever_crashes(runs in proptest::collection::vec((1i64..12, crash()), 1..6)) {
         let root = tempfile::tempdir().unwrap();
@@ -322,6 +322,10 @@ fn one_writer_at_a_time() {
     assert!(matches!(archive.write_events(&events(0, 3)), Err(ArchiveError::Broken { .. })));
     assert_eq!(visible(root.path()), Vec::<i64>::new());
     archive.abandon();
+    let (mut archive, _) = open(root.path());
+    assert_eq!(files(&archive.folders.staging).len(), 0);
+    archive.write_events(&events(0, 3)).unwrap();
+    archive.abandon();
     assert_eq!(files(&root.path().join("_headrig/auto/staging")).len(), 0);
 }
 
@@ -345,9 +349,23 @@ fn a_failed_placement_is_finished_by_the_next_start() {
     fs::write(root.path().join("data/date=2026-05-07"), b"").unwrap();
     archive.write_events(&events(0, 6)).unwrap();
     assert!(archive.seal(&at(6), None).is_err());
-    drop(archive);
+    archive.abandon();
     fs::remove_file(root.path().join("data/date=2026-05-07")).unwrap();
     let (_archive, checkpoint) = open(root.path());
     assert_eq!(checkpoint, at(6));
     assert_eq!(visible(root.path()), (0..6).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_failed_write_gives_its_space_back_and_shows_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut archive, _) = open(root.path());
+    let staging = archive.folders.staging.clone();
+    fs::write(staging.join("000000000001-1.parquet"), b"in the way").unwrap();
+    assert!(archive.write_events(&events(0, 6)).is_err());
+    assert!(matches!(archive.seal(&at(6), None), Err(ArchiveError::Broken { .. })));
+    assert_eq!(files(&staging), [staging.join("000000000001-1.parquet")]);
+    drop(archive);
+    assert_eq!(open(root.path()).1, Checkpoint::default());
+    assert_eq!(visible(root.path()), Vec::<i64>::new());
 }

@@ -77,8 +77,10 @@ impl Archive {
         }
         check_device(&folders)?;
         let writer = format!("{}-{writer_started}", std::process::id());
-        let lock = lock(&folders.lock, &writer)?;
+        let lock = lock(&folders.lock)?;
+        // First, as it gives space back, without which a full disk would stay full.
         let newest = seal::recover(&folders)?;
+        disk::write_synced(&folders.lock, writer.as_bytes())?;
         probe(&folders.staging)?;
         let (number, checkpoint) = newest.map_or((1, Checkpoint::default()), |s| (s.number + 1, s.checkpoint));
         let staging = Staging::new(folders.staging.clone(), file_name(&plan.pipeline), number);
@@ -107,7 +109,7 @@ impl Archive {
     /// # Errors
     /// When they cannot be encoded or written; the archive has to be opened again then, as after any error.
     pub fn write_events(&mut self, rows: &RecordBatch) -> Result<(), ArchiveError> {
-        self.guarded(|archive| archive.staging.write(&archive.data, rows))
+        self.stage(|archive| archive.staging.write(&archive.data, rows))
     }
 
     /// Stages dead letters; `names` gives a partition's source and its own name.
@@ -119,7 +121,7 @@ impl Archive {
         letters: &[DeadLetter],
         names: impl Fn(PartitionId) -> (&'n str, &'n str),
     ) -> Result<(), ArchiveError> {
-        self.guarded(|archive| {
+        self.stage(|archive| {
             for letters in letters.chunks(DEAD_ROWS) {
                 let rows = table::dead_rows(&archive.pipeline, letters, &names)?;
                 archive.staging.write(&archive.dead, &rows)?;
@@ -136,7 +138,7 @@ impl Archive {
     /// # Errors
     /// As [`write_events`](Self::write_events).
     pub fn write_windows(&mut self, closed: &[WindowRows]) -> Result<(), ArchiveError> {
-        self.guarded(|archive| {
+        self.stage(|archive| {
             for window in closed {
                 let table = archive.windows.get(&window.window).expect("the plan has every window");
                 archive.staging.write(table, &window.rows)?;
@@ -150,7 +152,7 @@ impl Archive {
     /// # Errors
     /// As [`write_events`](Self::write_events).
     pub fn write_alerts(&mut self, events: &[AlertEvent]) -> Result<(), ArchiveError> {
-        self.guarded(|archive| archive.staging.write(&archive.alerts, &table::alert_rows(events)?))
+        self.stage(|archive| archive.staging.write(&archive.alerts, &table::alert_rows(events)?))
     }
 
     /// Rows staged since the last seal, of all tables.
@@ -179,7 +181,7 @@ impl Archive {
             return Ok(Receipt { checkpoint: checkpoint.clone(), rows: 0, files: 0, bytes: 0, tables: Vec::new() });
         }
         self.guarded(|archive| {
-            let seal = archive.prepare(checkpoint, watermark)?;
+            let seal = archive.prepare(checkpoint, watermark).inspect_err(|_| archive.staging.discard())?;
             seal::commit(&archive.folders, &seal)?;
             seal::place(&archive.folders, &seal)?;
             Ok(archive.advance(seal))
@@ -187,12 +189,16 @@ impl Archive {
     }
 
     /// Closes the archive and throws away what is staged.
-    pub fn abandon(self) {
-        let Self { folders, staging, .. } = self;
-        drop(staging);
-        if let Err(error) = super::staging::clear(&folders.staging) {
-            tracing::warn!(%error, "staged files are left behind until the next start");
+    pub fn abandon(mut self) {
+        // Behind an error the files may be those of a committed seal; the next start knows.
+        if !self.broken {
+            self.staging.discard();
         }
+    }
+
+    /// Runs `work`, which stages rows; when it fails, all that is staged is of no use any more.
+    fn stage(&mut self, work: impl FnOnce(&mut Self) -> Result<(), ArchiveError>) -> Result<(), ArchiveError> {
+        self.guarded(|archive| work(archive).inspect_err(|_| archive.staging.discard()))
     }
 
     /// Runs `work` unless an earlier piece of work failed.
@@ -264,19 +270,17 @@ fn check_device(folders: &Folders) -> Result<(), ArchiveError> {
 }
 
 /// Takes the pipeline's lock; it goes with the returned file, so also when the process dies.
-fn lock(path: &Path, writer: &str) -> Result<File, ArchiveError> {
+fn lock(path: &Path) -> Result<File, ArchiveError> {
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
     let file = opened.map_err(ArchiveError::io("open", path))?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
+        Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let owner = std::fs::read_to_string(path).unwrap_or_default();
-            return Err(ArchiveError::Locked { path: path.to_owned(), owner: format!("process {owner}") });
+            Err(ArchiveError::Locked { path: path.to_owned(), owner: format!("process {owner}") })
         }
-        Err(error) => return Err(ArchiveError::io("lock", path)(error.into())),
+        Err(error) => Err(ArchiveError::io("lock", path)(error.into())),
     }
-    disk::write_synced(path, writer.as_bytes())?;
-    Ok(file)
 }
 
 /// Finds out before the first row whether files can be written.
