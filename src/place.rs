@@ -57,7 +57,7 @@ pub struct Located<T> {
 }
 
 /// The struct name by which the YAML deserializer of `config/` recognises a [`Located`].
-pub const LOCATED: &str = "$headrig::Located";
+pub const LOCATED: &str = "$Located";
 /// The fields of the struct that [`LOCATED`] names, in this order.
 pub const LOCATED_FIELDS: &[&str] = &["line", "column", "verbatim", "value"];
 

@@ -195,6 +195,7 @@ impl<'r> Resolver<'r> {
     }
 
     fn decode(&mut self, config: &decode::Config, read_file: ReadFile<'_>) -> Option<decode::Plan> {
+        self.problems.extend(config.check());
         // Without its schema nothing can be said about columns; with another one than was meant, only nonsense.
         if !self.is_sound(&["decode"]) {
             return None;

@@ -17,34 +17,32 @@ pub struct Plan {
 }
 
 impl Config {
+    /// Each time format and zone that is not known; needs no schema.
+    pub fn check(&self) -> Vec<Problem> {
+        let formats = self.time_formats.iter().filter_map(|text| time_format(text).err());
+        formats.chain(self.zone.as_ref().and_then(|name| time_zone(name).err())).collect()
+    }
+
     /// Resolves the time formats and the zone.
     ///
     /// # Errors
-    /// Each format and zone that is not known.
+    /// What [`Self::check`] finds.
     pub fn build(&self, schema: Arc<Schema>) -> Result<Plan, Vec<Problem>> {
-        let mut problems = Vec::new();
-        let mut formats = Vec::new();
-        for text in &self.time_formats {
-            match time_format(text) {
-                Ok(format) => formats.push(format),
-                Err(problem) => problems.push(problem),
-            }
-        }
-        if self.time_formats.is_empty() {
-            formats = vec![TimeFormat::Rfc3339, TimeFormat::Epoch];
-        }
-        let zone = match &self.zone {
-            None => TimeZone::UTC,
-            Some(name) => TimeZone::get(&name.value).unwrap_or_else(|_| {
-                problems.push(unknown_zone(name));
-                TimeZone::UTC
-            }),
-        };
+        let problems = self.check();
         if !problems.is_empty() {
             return Err(problems);
         }
+        let mut formats: Vec<TimeFormat> = self.time_formats.iter().filter_map(|text| time_format(text).ok()).collect();
+        if formats.is_empty() {
+            formats = vec![TimeFormat::Rfc3339, TimeFormat::Epoch];
+        }
+        let zone = self.zone.as_ref().and_then(|name| time_zone(name).ok()).unwrap_or(TimeZone::UTC);
         Ok(Plan { envelope: self.envelope, format: self.format, schema, times: TimeFormats::new(formats, zone) })
     }
+}
+
+fn time_zone(name: &Located<String>) -> Result<TimeZone, Problem> {
+    TimeZone::get(&name.value).map_err(|_| unknown_zone(name))
 }
 
 fn time_format(text: &Located<String>) -> Result<TimeFormat, Problem> {

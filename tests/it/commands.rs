@@ -48,7 +48,7 @@ fn check_accepts_what_is_shipped_and_prints_json_on_request() {
     let output = headrig().args(["check", "--format", "json"]).arg(&file).output().unwrap();
     assert_exit(&output, 78);
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&found[0]["line"], &found[0]["column"]), (&3.into(), &25.into()));
+    assert_eq!((&found[0]["line"], &found[0]["column"]), (&3.into(), &24.into()));
     assert_eq!(found[0]["hint"], "did you mean `status`?");
 }
 

@@ -71,7 +71,7 @@ fn a_folder_that_cannot_be_made() {
     let archive = folder.path().join("file/archive");
     let output = run_once(&pipeline(folder.path(), &yaml(&archive.display().to_string(), &generate(10))));
     assert_exit(&output, 1);
-    assert_says(&output, &["cannot", "file/archive", "Not a directory"]);
+    assert_says(&output, &["cannot make the folder", "/file", "a file stands where a folder is needed"]);
 }
 
 #[test]
