@@ -3,6 +3,7 @@
 use super::{ArchiveError, Config};
 use crate::place::{Problem, did_you_mean};
 use crate::record::schema::{ColumnType, Schema};
+use object_store::ObjectStoreScheme;
 use std::path::PathBuf;
 
 impl Config {
@@ -63,12 +64,11 @@ fn folder(url: &str) -> Result<PathBuf, BadUrl> {
         let absolute = url.starts_with("file:///").then(|| parsed.to_file_path().ok()).flatten();
         return absolute.ok_or(BadUrl::Relative);
     }
-    match url.split_once("://") {
-        None => Ok(PathBuf::from(url)),
-        Some((scheme @ ("s3" | "s3a" | "gs" | "gcs" | "az" | "azure" | "abfs" | "abfss" | "adl"), _)) => {
-            Err(BadUrl::NotBuiltIn(scheme.to_owned()))
-        }
-        Some((scheme, _)) => Err(BadUrl::UnknownScheme(scheme.to_owned())),
+    let Some((scheme, _)) = url.split_once("://") else { return Ok(PathBuf::from(url)) };
+    // The object stores that there are: those that will be built.
+    match url::Url::parse(url).ok().and_then(|parsed| ObjectStoreScheme::parse(&parsed).ok()) {
+        Some(_) => Err(BadUrl::NotBuiltIn(scheme.to_owned())),
+        None => Err(BadUrl::UnknownScheme(scheme.to_owned())),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `headrig generate`: the built-in log generator as a command.
 
+use super::kafka::Target;
 use crate::source::traffic::Traffic;
 use crate::time::clock::Clock;
 use crate::time::{EventTime, Span};
@@ -22,6 +23,7 @@ const TICK: Span = Span::from_micros(50_000);
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   headrig generate --events 1000000 --output big.ndjson
+  headrig generate --events 100000 --output kafka://127.0.0.1:9092/telemetry.logs
   headrig generate --start now --events 0 --pace --incident | headrig run pipe.yaml")]
 pub struct Args {
     /// Other seeds give other lines
@@ -48,8 +50,8 @@ pub struct Args {
     #[arg(long)]
     pub pace: bool,
 
-    /// Where to: a file (made anew), or `-` for standard output
-    #[arg(long, short, value_name = "FILE", default_value = "-")]
+    /// Where to: a file (made anew), kafka://HOST:PORT/TOPIC (a message a line), or `-` for standard output
+    #[arg(long, short, value_name = "FILE|URL", default_value = "-")]
     pub output: String,
 }
 
@@ -61,11 +63,8 @@ pub fn run(args: Args, clock: &dyn Clock) -> anyhow::Result<()> {
     let Args { seed, events, rate, incident, start, pace, output } = args;
     let traffic = Traffic::new(seed, start_time(&start, clock)?, rate.get(), incident);
     let plan = Plan { events, rate, pace };
-    let result = match open(&output)? {
-        Some(mut file) => write(plan, traffic, &mut file, clock),
-        None => write(plan, traffic, &mut io::stdout().lock(), clock),
-    };
-    match result {
+    let mut out = open(&output)?;
+    match write(plan, traffic, &mut *out, clock) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.with_context(|| format!("cannot write {}", describe(&output))),
     }
@@ -88,15 +87,18 @@ fn start_time(text: &str, clock: &dyn Clock) -> anyhow::Result<EventTime> {
     Ok(EventTime::from_micros(stamp.as_microsecond()))
 }
 
-/// The file to write, `None` for standard output.
-fn open(text: &str) -> anyhow::Result<Option<File>> {
-    if text == "-" {
-        return Ok(None);
+fn open(text: &str) -> anyhow::Result<Box<dyn Write>> {
+    match text.split_once("://") {
+        _ if text == "-" => Ok(Box::new(io::stdout().lock())),
+        Some(("kafka", _)) => Ok(Box::new(Target::parse(text)?.connect()?)),
+        Some((scheme, _)) => {
+            bail!("cannot write to {text:?}: {scheme} is not built in this version, expected a file, kafka:// or `-`")
+        }
+        None => {
+            let file = File::create(text).with_context(|| format!("cannot create {text:?}"))?;
+            Ok(Box::new(file))
+        }
     }
-    if let Some((scheme, _)) = text.split_once("://") {
-        bail!("cannot write to {text:?}: {scheme} is not built in this version, expected a file or `-`");
-    }
-    File::create(text).map(Some).with_context(|| format!("cannot create {text:?}"))
 }
 
 fn describe(output: &str) -> String {
@@ -174,8 +176,8 @@ mod tests {
             let error = check(options).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
-        for url in ["kafka://127.0.0.1:9092/logs", "nats://x", "http://x/loki/api/v1/push"] {
-            let error = open(url).unwrap_err().to_string();
+        for url in ["nats://x", "http://x/loki/api/v1/push"] {
+            let error = open(url).err().unwrap().to_string();
             assert!(error.contains("not built in this version"), "{error}");
         }
         assert!(open("/no/such/folder/x").is_err());

@@ -6,6 +6,7 @@
 mod check;
 mod display;
 mod generate;
+mod kafka;
 mod load;
 mod report;
 mod run;

@@ -5,6 +5,8 @@ use crate::time::Span;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio_stream::wrappers::SignalStream;
+use tokio_stream::{Stream, StreamExt};
 
 /// What somebody outside wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,19 +23,12 @@ pub(super) enum Wish {
 /// # Errors
 /// When the handlers cannot be installed.
 pub(super) fn listen(drain_timeout: Span) -> anyhow::Result<mpsc::Receiver<Wish>> {
-    let context = "cannot install signal handlers";
-    let mut terminate = signal(SignalKind::terminate()).context(context)?;
-    let mut interrupt = signal(SignalKind::interrupt()).context(context)?;
-    let mut hangup = signal(SignalKind::hangup()).context(context)?;
+    let stop = wishes(SignalKind::terminate(), Wish::Stop)?.merge(wishes(SignalKind::interrupt(), Wish::Stop)?);
+    let mut all = stop.merge(wishes(SignalKind::hangup(), Wish::Reload)?);
     let (wishes, receiver) = mpsc::channel(4);
     tokio::spawn(async move {
         let mut stopping = false;
-        loop {
-            let wish = tokio::select! {
-                _ = terminate.recv() => Wish::Stop,
-                _ = interrupt.recv() => Wish::Stop,
-                _ = hangup.recv() => Wish::Reload,
-            };
+        while let Some(wish) = all.next().await {
             if wish == Wish::Stop && stopping {
                 give_up("told to stop twice");
             }
@@ -50,6 +45,11 @@ pub(super) fn listen(drain_timeout: Span) -> anyhow::Result<mpsc::Receiver<Wish>
         }
     });
     Ok(receiver)
+}
+
+fn wishes(kind: SignalKind, wish: Wish) -> anyhow::Result<impl Stream<Item = Wish> + Unpin> {
+    let signals = signal(kind).context("cannot install signal handlers")?;
+    Ok(SignalStream::new(signals).map(move |()| wish))
 }
 
 fn give_up(why: &str) -> ! {
