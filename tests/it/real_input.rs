@@ -81,7 +81,8 @@ fn alerts_fire_in_the_incidents_and_nowhere_else() {
     // The third time through stdin, in pieces that end anywhere.
     let mut command = headrig();
     let yaml = fs::read_to_string(project().join("pipelines/fly.yaml")).unwrap();
-    let (file, pipe) = ("fly: { type: file, paths: [\"${FLY_LOG:-fly.ndjson}\"] }", "fly: { type: stdin }");
+    let file = "    type: file\n    paths: [\"${FLY_LOG:-fly.ndjson}\"]\n    follow: ${FLY_FOLLOW:-false}\n";
+    let pipe = "    type: stdin\n";
     assert!(yaml.contains(file));
     let piped = pipeline(folders[2].path(), &yaml.replace(file, pipe));
     command.args(["run", "--once"]).arg(piped).env("ARCHIVE", folders[2].path().join("archive"));
