@@ -7,7 +7,7 @@ use crate::limits;
 use crate::record::alert::{AlertEvent, AlertStatus};
 use crate::record::sample::WindowRows;
 use crate::time::EventTime;
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::array::Array;
 use gotmpl::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -59,7 +59,8 @@ impl Alerts {
     pub fn evaluate(&mut self, window: &WindowRows) -> Vec<AlertEvent> {
         let mut events = Vec::new();
         for rule in self.rules.iter_mut().filter(|rule| rule.plan.window == window.window) {
-            let conditions = conditions(&rule.plan, &window.rows, &mut self.failed_total);
+            let (conditions, failed) = rule.plan.condition.evaluate_mask_lenient(&window.rows);
+            self.failed_total += failed;
             for at in 0..window.rows.num_rows() {
                 let row = Row { window, at };
                 let group = rule.plan.group_by.iter().map(|column| row.text(column)).collect();
@@ -131,22 +132,6 @@ impl Rule {
             }
         }
     }
-}
-
-/// The condition's value for each row. Where a kernel refuses the batch, rows are tried one by one.
-fn conditions(plan: &Plan, rows: &RecordBatch, failed: &mut u64) -> BooleanArray {
-    if let Ok(mask) = plan.condition.evaluate_mask(rows) {
-        return mask;
-    }
-    (0..rows.num_rows())
-        .map(|at| match plan.condition.evaluate(&rows.slice(at, 1)) {
-            Ok(value) => value.as_boolean_opt().filter(|value| value.is_valid(0)).map(|value| value.value(0)),
-            Err(_) => {
-                *failed += 1;
-                None
-            }
-        })
-        .collect()
 }
 
 /// Empty labels are left out: to Prometheus and Alertmanager, they are the same as none.

@@ -344,7 +344,7 @@ fn read_time(nodes: &[Node<'_>], at: usize, times: &TimeFormats) -> Option<Event
         Node::String(text) => times.read_text(text),
         Node::Static(StaticNode::I64(number)) => times.read_int(number),
         Node::Static(StaticNode::U64(number)) => i64::try_from(number).ok().and_then(|n| times.read_int(n)),
-        Node::Static(StaticNode::F64(number)) => times.read_float(f64::from(number)),
+        Node::Static(StaticNode::F64(number)) => times.read_float(number),
         _ => None,
     }
 }
@@ -355,7 +355,6 @@ fn as_int(node: Node<'_>, untyped: bool) -> Option<i64> {
         Node::Static(StaticNode::U64(number)) => i64::try_from(number).ok(),
         // 200.0 is how some encoders write 200; up to 2^53 nothing is lost.
         Node::Static(StaticNode::F64(number)) => {
-            let number = f64::from(number);
             (number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0).then_some(number as i64)
         }
         Node::String(text) if untyped => text.parse().ok(),
@@ -367,7 +366,7 @@ fn as_float(node: Node<'_>, untyped: bool) -> Option<f64> {
     match node {
         Node::Static(StaticNode::I64(number)) => Some(number as f64),
         Node::Static(StaticNode::U64(number)) => Some(number as f64),
-        Node::Static(StaticNode::F64(number)) => Some(f64::from(number)),
+        Node::Static(StaticNode::F64(number)) => Some(number),
         Node::String(text) if untyped => text.parse().ok().filter(|number: &f64| number.is_finite()),
         _ => None,
     }
