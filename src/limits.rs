@@ -47,6 +47,23 @@ pub const LABEL_VALUE_BYTES: usize = 1_024;
 /// (`window_groups`) and stay in the archive.
 pub const GROUPS_PER_WINDOW: usize = 100_000;
 
+/// States that one window definition holds, one per open pane and group; records that would need one more are counted
+/// as dropped (`window_groups`) and stay in the archive. A source that lags far behind the others, or is silent, keeps
+/// panes open without end: this bounds their memory (some 100 bytes each with counts and sums, a few KB with quantiles).
+pub const STATES_PER_WINDOW: usize = 1_000_000;
+
+/// Rows of closed windows, and one more for each window, that wait for the archive; more are sealed at once. Old input
+/// is read much faster than it was written and may close days of windows between two seals by time.
+pub const WINDOW_ROWS_WAITING: usize = 20_000;
+
+/// Panes that a window may be put together from; `check` refuses more, which would make each closing a merge of that
+/// many states per group.
+pub const PANES_PER_WINDOW: i64 = 10_000;
+
+/// Longest window, and longest lateness: ten years; `check` refuses more. Keeps all sums of times far from the ends of
+/// their range.
+pub const WINDOW_SPAN: Span = Span::from_secs(3_650 * 86_400);
+
 /// A partition that has been silent for this long doesn't hold event time back any more.
 pub const IDLE_AFTER: Span = Span::from_secs(30);
 

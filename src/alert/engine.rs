@@ -7,13 +7,14 @@ use crate::limits;
 use crate::record::alert::{AlertEvent, AlertStatus};
 use crate::record::sample::WindowRows;
 use crate::time::EventTime;
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::array::BooleanArray;
 use gotmpl::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// The values of a group's columns as texts; null is `None`.
-type Group = Vec<Option<String>>;
+/// The values of a group's columns as texts. Null is the empty text: an alert has its labels for an identity, and to
+/// Prometheus and Alertmanager an empty label is none.
+type Group = Vec<String>;
 
 /// A group for which a rule is not inactive. Times are ends of windows, in µs.
 #[derive(Debug)]
@@ -59,14 +60,13 @@ impl Alerts {
     pub fn evaluate(&mut self, window: &WindowRows) -> Vec<AlertEvent> {
         let mut events = Vec::new();
         for rule in self.rules.iter_mut().filter(|rule| rule.plan.window == window.window) {
-            let conditions = conditions(&rule.plan, &window.rows, &mut self.failed_total);
-            for at in 0..window.rows.num_rows() {
-                let row = Row { window, at };
-                let group = rule.plan.group_by.iter().map(|column| row.text(column)).collect();
+            let (conditions, failed) = rule.plan.condition.evaluate_mask_lenient(&window.rows);
+            self.failed_total += failed;
+            for (group, at, holds) in verdicts(&rule.plan, window, &conditions) {
                 if !rule.states.contains_key(&group) && rule.states.len() >= self.group_cap {
-                    self.overflow_total += u64::from(conditions.is_valid(at) && conditions.value(at));
-                } else if conditions.is_valid(at) {
-                    events.extend(rule.step(&self.pipeline, group, row, conditions.value(at)));
+                    self.overflow_total += u64::from(holds);
+                } else {
+                    events.extend(rule.step(&self.pipeline, group, Row { window, at }, holds));
                 }
             }
         }
@@ -133,27 +133,33 @@ impl Rule {
     }
 }
 
-/// The condition's value for each row. Where a kernel refuses the batch, rows are tried one by one.
-fn conditions(plan: &Plan, rows: &RecordBatch, failed: &mut u64) -> BooleanArray {
-    if let Ok(mask) = plan.condition.evaluate_mask(rows) {
-        return mask;
-    }
-    (0..rows.num_rows())
-        .map(|at| match plan.condition.evaluate(&rows.slice(at, 1)) {
-            Ok(value) => value.as_boolean_opt().filter(|value| value.is_valid(0)).map(|value| value.value(0)),
-            Err(_) => {
-                *failed += 1;
-                None
+/// For each group its row and whether the condition holds there, in the order of the rows; nothing for null. Of rows
+/// that are one group to an alert (null and the empty text) the first that holds counts, else the first.
+fn verdicts(plan: &Plan, window: &WindowRows, conditions: &BooleanArray) -> Vec<(Group, usize, bool)> {
+    let mut verdicts: Vec<(Group, usize, bool)> = Vec::new();
+    let mut blank: BTreeMap<Group, usize> = BTreeMap::new();
+    for (at, holds) in conditions.iter().enumerate().filter_map(|(at, holds)| Some((at, holds?))) {
+        let row = Row { window, at };
+        let group: Group = plan.group_by.iter().map(|column| row.text(column).unwrap_or_default()).collect();
+        if group.iter().any(String::is_empty) {
+            let number = *blank.entry(group.clone()).or_insert(verdicts.len());
+            if let Some(known) = verdicts.get_mut(number) {
+                if holds && !known.2 {
+                    (known.1, known.2) = (at, true);
+                }
+                continue;
             }
-        })
-        .collect()
+        }
+        verdicts.push((group, at, holds));
+    }
+    verdicts
 }
 
 /// Empty labels are left out: to Prometheus and Alertmanager, they are the same as none.
 fn labels(plan: &Plan, group: &Group, row: Row<'_>) -> BTreeMap<String, String> {
     let data = row.template_data(plan);
     let own = plan.labels.iter().map(|(name, text)| (name.clone(), text.render(&data)));
-    let groups = plan.group_by.iter().zip(group).filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
+    let groups = plan.group_by.iter().zip(group).map(|(name, value)| (name.clone(), value.clone()));
     let name = [(ALERTNAME.to_owned(), plan.name.clone())];
     own.chain(groups).chain(name).filter(|(_, value)| !value.is_empty()).collect()
 }

@@ -100,9 +100,12 @@ pub(super) fn data(labels: BTreeMap<Arc<str>, Value>, values: BTreeMap<Arc<str>,
     Value::from(parts)
 }
 
+type Humanizer = fn(f64) -> String;
+type Recaser = fn(&str) -> String;
+
 fn functions() -> FuncMap {
     let mut functions = FuncMap::new();
-    let numeric: [(&str, fn(f64) -> String); 5] = [
+    let numeric: [(&str, Humanizer); 5] = [
         ("humanize", humanize),
         ("humanize1024", humanize1024),
         ("humanizePercentage", humanize_percentage),
@@ -112,7 +115,7 @@ fn functions() -> FuncMap {
     for (name, function) in numeric {
         functions.insert(name.into(), Arc::new(move |args: &[Value]| number_to_text(name, function, args)));
     }
-    let textual: [(&str, fn(&str) -> String); 3] = [("title", title), ("toUpper", upper), ("toLower", lower)];
+    let textual: [(&str, Recaser); 3] = [("title", title), ("toUpper", upper), ("toLower", lower)];
     for (name, function) in textual {
         functions.insert(
             name.into(),
@@ -207,12 +210,10 @@ impl Check<'_> {
                     (own, _) => self.known(*at, "", own, &["$labels", "$values", "$value"]),
                 }
             }
-            Expr::Identifier(at, name) => {
-                if !self.functions.contains_key(name.as_str()) {
-                    let names: Vec<String> =
-                        BUILT_IN.iter().map(ToString::to_string).chain(self.functions.keys().cloned()).collect();
-                    self.known(*at, "", name, &names.iter().map(String::as_str).collect::<Vec<_>>());
-                }
+            Expr::Identifier(at, name) if !self.functions.contains_key(name.as_str()) => {
+                let names: Vec<String> =
+                    BUILT_IN.iter().map(ToString::to_string).chain(self.functions.keys().cloned()).collect();
+                self.known(*at, "", name, &names.iter().map(String::as_str).collect::<Vec<_>>());
             }
             Expr::Pipe(_, pipe) => self.pipe(pipe),
             Expr::Chain(_, inner, _) => self.expression(inner),

@@ -135,6 +135,22 @@ fn groups_have_states_of_their_own() {
 }
 
 #[test]
+fn null_and_the_empty_text_are_one_alert() {
+    let (events, alerts) = run(
+        &config(0, 0),
+        &[
+            (5, &[(None, Some(0.0)), (Some(""), Some(0.5))]),
+            (6, &[(None, Some(0.7)), (Some(""), Some(0.0))]),
+            (7, &[(None, Some(0.0)), (Some(""), None)]),
+        ],
+    );
+    let said: Vec<_> = events.iter().map(|e| (e.status.as_str(), e.values["error_rate"].clone())).collect();
+    assert_eq!(said, [("firing", json!(0.5)), ("resolved", json!(0.0))]);
+    assert_eq!(events[0].labels.get("path"), None);
+    assert_eq!(alerts.counts(), (0, 0));
+}
+
+#[test]
 fn groups_over_the_cap_are_counted() {
     let mut alerts = Alerts::new("autonomath", vec![build(&config(0, 0)).unwrap()]);
     alerts.group_cap = 1;

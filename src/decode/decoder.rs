@@ -313,6 +313,11 @@ mod tests {
             r#"{"timestamp":"2026-05-06T00:00:01Z","level":"info","event":"e","status_code":200,"latency_ms":7,"cached":true,"metadata":{"model":"m","n":1},"tags":["a"],"other":{"x":null}}"#,
             r#"ts=2026-05-06T00:00:01Z ts_source=event level=info event=e attributes={"metadata":{"n":1},"other":{"x":null}} status=200 latency_ms=7.0 cached=true model=m tags=["a"]"#,
         );
+        check(
+            Format::Json,
+            r#"{"metadata":{},"status":9007199254740992.0}"#,
+            r#"ts=2026-05-06T00:00:00Z ts_source=arrival attributes={"metadata":{},"status":9007199254740992.0} !type_clash"#,
+        );
         check(Format::Json, r#"{"metadata":{"model":"m"}}"#, "ts=2026-05-06T00:00:00Z ts_source=arrival model=m");
         check(
             Format::Json,
@@ -447,6 +452,18 @@ mod tests {
             "dead missing_required: required column needed is a number, not text"
         );
         assert!(shown(&plan, br#"{"needed":"x"}"#).ends_with("needed=x"));
+        let mut built_in = Plan { schema: Arc::clone(&plan.schema), envelope: Envelope::Fly, ..plan.clone() };
+        let mut columns = plan.schema.columns.clone();
+        for column in &mut columns {
+            column.required = ["app", "level", "message"].contains(&column.name.as_str());
+        }
+        built_in.schema = Arc::new(Schema::new("test", 1, columns));
+        let enveloped = br#"{"fly":{"app":{"name":"a"}},"log":{"level":"info"},"message":"plain text"}"#;
+        assert!(shown(&built_in, enveloped).ends_with("app=a level=info message=plain text"));
+        assert_eq!(
+            shown(&built_in, br#"{"log":{"level":"info"},"message":"plain text"}"#),
+            "dead missing_required: required column app is missing"
+        );
         let long = vec![b'x'; limits::RECORD_BYTES + 1];
         assert!(shown(&plan, &long).starts_with("dead too_long"));
     }

@@ -22,6 +22,13 @@ pub(super) struct Parts<'i> {
     pub(super) message_at: usize,
 }
 
+impl<'i> Parts<'i> {
+    /// The values of the columns from `app` to `provider`, in the schema's order.
+    pub(super) fn given(&self) -> [Option<&'i str>; 5] {
+        [self.app, self.instance, self.region, self.host, self.provider]
+    }
+}
+
 /// Takes an envelope apart. Indices of values that have no place of their own go to `unknown`.
 ///
 /// # Errors

@@ -53,7 +53,8 @@ pub(super) struct Flaws {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Slot {
-    generation: u32,
+    /// Number of the record that set it. 64 bits: 32 wrap around within a day, and an old value would look new.
+    generation: u64,
     rank: u8,
     value_at: usize,
 }
@@ -67,7 +68,7 @@ pub(super) struct Rows {
     times: TimeFormats,
     /// For each column, where its value stands in the record, when `generation` is the current one.
     slots: Vec<Slot>,
-    generation: u32,
+    generation: u64,
     /// Values that lost their column to another one.
     displaced: Vec<usize>,
     /// The members of `attributes`, without braces, each followed by a comma.
@@ -105,7 +106,7 @@ impl Rows {
         context: &Context<'_, '_>,
     ) -> Result<Flaws, (DeadReason, String)> {
         let mut flaws = Flaws::default();
-        self.generation = self.generation.wrapping_add(1);
+        self.generation += 1;
         self.displaced.clear();
         self.attributes.clear();
         let (nodes, message): (&[Node<'_>], _) = match content {
@@ -116,7 +117,7 @@ impl Rows {
             Content::Text(message) => (&[], Some(message)),
         };
         if self.has_required {
-            self.check_required(nodes, context.untyped)?;
+            self.check_required(nodes, message, context)?;
         }
         self.append_times(nodes, context, &mut flaws);
         self.append_built_in(nodes, message, context, &mut flaws);
@@ -132,7 +133,10 @@ impl Rows {
         members(nodes, object, |place, key, at| {
             let action = self.fields.find(table, place, key).unwrap_or_default();
             match (action.table, action.column) {
-                (Some(table), _) if matches!(nodes[at], Node::Object { .. }) => self.descend(nodes, key, at, table),
+                // An object without members has nothing for any column, and is kept as what it is.
+                (Some(table), _) if matches!(nodes[at], Node::Object { len: 1.., .. }) => {
+                    self.descend(nodes, key, at, table);
+                }
                 (_, Some((column, rank))) => self.take_slot(usize::from(column), rank, at),
                 _ => self.add_attribute(key, nodes, at),
             }
@@ -171,11 +175,26 @@ impl Rows {
         (slot.generation == self.generation).then_some(slot.value_at)
     }
 
-    fn check_required(&self, nodes: &[Node<'_>], untyped: bool) -> Result<(), (DeadReason, String)> {
+    /// What the envelope or a text gives counts, too. A required `ts` is the record's own.
+    fn check_required(
+        &self,
+        nodes: &[Node<'_>],
+        message: Option<&str>,
+        context: &Context<'_, '_>,
+    ) -> Result<(), (DeadReason, String)> {
         for (index, column) in self.schema.columns.iter().enumerate().filter(|(_, column)| column.required) {
+            let given = match index {
+                APP..LEVEL => context.envelope.is_some_and(|(_, parts, _)| parts.given()[index - APP].is_some()),
+                LEVEL => {
+                    self.slot(LEVEL).is_none() && context.envelope.is_some_and(|(_, parts, _)| parts.level.is_some())
+                }
+                MESSAGE => message.is_some(),
+                _ => false,
+            };
             let found = match self.slot(index) {
+                _ if given => continue,
                 None => "is missing".to_owned(),
-                Some(at) if !fits(&self.columns.builders[index], nodes, at, untyped, &self.times) => {
+                Some(at) if !fits(&self.columns.builders[index], nodes, at, context.untyped, &self.times) => {
                     format!("is {}, not {}", kind(nodes, at), column.kind.as_str())
                 }
                 Some(_) => continue,
@@ -226,8 +245,7 @@ impl Rows {
     ) {
         let no_parts = Parts::default();
         let parts = context.envelope.map_or(&no_parts, |(_, parts, _)| parts);
-        let given = [parts.app, parts.instance, parts.region, parts.host, parts.provider];
-        for (column, value) in (APP..LEVEL).zip(given) {
+        for (column, value) in (APP..LEVEL).zip(parts.given()) {
             match value {
                 Some(value) => {
                     self.displaced.extend(self.slot(column));
@@ -344,7 +362,7 @@ fn read_time(nodes: &[Node<'_>], at: usize, times: &TimeFormats) -> Option<Event
         Node::String(text) => times.read_text(text),
         Node::Static(StaticNode::I64(number)) => times.read_int(number),
         Node::Static(StaticNode::U64(number)) => i64::try_from(number).ok().and_then(|n| times.read_int(n)),
-        Node::Static(StaticNode::F64(number)) => times.read_float(f64::from(number)),
+        Node::Static(StaticNode::F64(number)) => times.read_float(number),
         _ => None,
     }
 }
@@ -353,10 +371,9 @@ fn as_int(node: Node<'_>, untyped: bool) -> Option<i64> {
     match node {
         Node::Static(StaticNode::I64(number)) => Some(number),
         Node::Static(StaticNode::U64(number)) => i64::try_from(number).ok(),
-        // 200.0 is how some encoders write 200; up to 2^53 nothing is lost.
+        // 200.0 is how some encoders write 200; below 2^53 nothing is lost.
         Node::Static(StaticNode::F64(number)) => {
-            let number = f64::from(number);
-            (number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0).then_some(number as i64)
+            (number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0).then_some(number as i64)
         }
         Node::String(text) if untyped => text.parse().ok(),
         _ => None,
@@ -367,7 +384,7 @@ fn as_float(node: Node<'_>, untyped: bool) -> Option<f64> {
     match node {
         Node::Static(StaticNode::I64(number)) => Some(number as f64),
         Node::Static(StaticNode::U64(number)) => Some(number as f64),
-        Node::Static(StaticNode::F64(number)) => Some(f64::from(number)),
+        Node::Static(StaticNode::F64(number)) => Some(number),
         Node::String(text) if untyped => text.parse().ok().filter(|number: &f64| number.is_finite()),
         _ => None,
     }

@@ -128,7 +128,7 @@ fn write_static(value: StaticNode, out: &mut Vec<u8>) {
         StaticNode::Bool(value) => serde_json::to_writer(out, &value),
         StaticNode::I64(value) => serde_json::to_writer(out, &value),
         StaticNode::U64(value) => serde_json::to_writer(out, &value),
-        StaticNode::F64(value) => serde_json::to_writer(out, &f64::from(value)),
+        StaticNode::F64(value) => serde_json::to_writer(out, &value),
     };
     written.expect("writing to memory cannot fail");
 }

@@ -262,7 +262,7 @@ proptest! {
 
     #[test]
     fn any_split_of_the_input_gives_the_same_families(rows in rows(), cuts in prop::collection::vec(0usize..80, 0..6)) {
-        let mut configs = vec![
+        let mut configs = [
             config("n_total", Kind::Counter, None, &["path", "status"]),
             config("ms_total", Kind::Counter, Some("latency_ms"), &["path"]),
             config("rest", Kind::Gauge, Some("10 % status"), &["path"]),

@@ -24,7 +24,10 @@ mod tests {
     use crate::place::Located;
     use crate::sink::readable::tests::event;
 
-    fn check(routes: &[(&[(&str, &str)], &[&str])], labels: &[(&str, &str)]) -> Vec<usize> {
+    /// Labels that must match, and receivers.
+    type Entry<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
+
+    fn check(routes: &[Entry<'_>], labels: &[(&str, &str)]) -> Vec<usize> {
         let owned = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let routes: Vec<Route> = routes
             .iter()
@@ -40,8 +43,8 @@ mod tests {
 
     #[test]
     fn the_first_match_decides() {
-        let p0: (&[(&str, &str)], &[&str]) = (&[("severity", "P0")], &["page", "ops", "page"]);
-        let rest: (&[(&str, &str)], &[&str]) = (&[], &["ops"]);
+        let p0: Entry<'_> = (&[("severity", "P0")], &["page", "ops", "page"]);
+        let rest: Entry<'_> = (&[], &["ops"]);
         assert_eq!(check(&[p0, rest], &[("severity", "P0")]), [0, 1]);
         assert_eq!(check(&[rest, p0], &[("severity", "P0")]), [0]);
         assert_eq!(check(&[p0, rest], &[("severity", "P1")]), [0]);

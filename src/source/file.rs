@@ -396,7 +396,7 @@ mod tests {
         }
         let (lines, _) = check(folder.path(), &["*.log"], &Checkpoint::default()).unwrap();
         assert_eq!(lines.len(), (FILES_OPEN + 9) * 20_000);
-        let mut next = vec![0; FILES_OPEN + 9];
+        let mut next = [0; FILES_OPEN + 9];
         let mut switches = 0;
         let mut last = 0;
         for (name, text) in &lines {

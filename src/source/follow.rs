@@ -318,10 +318,10 @@ impl Follower {
             SourceError::Open { path, .. }
             | SourceError::Directory { path }
             | SourceError::Special { path }
-            | SourceError::Compressed { path } => {
-                if self.warned.insert(path.clone()) {
-                    tracing::warn!(%error, "passing over a file");
-                }
+            | SourceError::Compressed { path }
+                if self.warned.insert(path.clone()) =>
+            {
+                tracing::warn!(%error, "passing over a file");
             }
             _ => {}
         }

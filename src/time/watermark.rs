@@ -78,9 +78,13 @@ impl StreamClock {
     }
 
     fn recompute(&mut self) {
-        if let Others::Least(least) = self.least_of_others(usize::MAX) {
-            self.current = self.current.max(Some(least));
-        }
+        let reading = match self.least_of_others(usize::MAX) {
+            // Nobody is waited for, so nobody holds the clock back; in whatever order they fell silent.
+            Others::None => self.partitions.iter().filter_map(|progress| progress.largest).max(),
+            Others::Silent => None,
+            Others::Least(least) => Some(least),
+        };
+        self.current = self.current.max(reading);
     }
 
     fn least_of_others(&self, partition: usize) -> Others {
@@ -140,6 +144,21 @@ mod tests {
         assert_eq!(feed(&mut clock, a, &[20]), [Some(at(10))], "a returning partition is waited for again");
         clock.set_ended(b);
         assert_eq!(clock.now(), Some(at(20)));
+    }
+
+    #[test]
+    fn when_all_are_silent_the_furthest_counts() {
+        for order in [[0, 1], [1, 0]] {
+            let mut clock = StreamClock::default();
+            clock.register();
+            clock.register();
+            feed(&mut clock, 0, &[100]);
+            feed(&mut clock, 1, &[50]);
+            assert_eq!(clock.now(), Some(at(50)));
+            clock.set_idle(order[0]);
+            clock.set_idle(order[1]);
+            assert_eq!(clock.now(), Some(at(100)), "{order:?}");
+        }
     }
 
     #[test]

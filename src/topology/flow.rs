@@ -123,6 +123,11 @@ impl Flow {
         self.windows.drain()
     }
 
+    /// How much waits for [`Self::drain_windows`]: rows, and one more for each window.
+    pub fn windows_waiting(&self) -> usize {
+        self.windows.waiting()
+    }
+
     /// Records that came too late, by window, since the start.
     pub fn late_counts(&self) -> Vec<(Arc<str>, u64)> {
         self.windows.late_counts()
@@ -136,6 +141,16 @@ impl Flow {
     /// Records of which a window could not compute something, since the start.
     pub fn window_failures(&self) -> u64 {
         self.windows.failed_counts().iter().map(|(_, count)| count).sum()
+    }
+
+    /// Rows whose condition was true and that an alert could not follow because of its cap on groups, since the start.
+    pub fn alert_overflow(&self) -> u64 {
+        self.alerts.overflow_count()
+    }
+
+    /// Conditions of alerts that could not be computed, since the start.
+    pub fn alert_failures(&self) -> u64 {
+        self.alerts.failed_count()
     }
 
     /// Alerts that are pending and firing.

@@ -14,7 +14,8 @@ use crate::record::receipt::{Checkpoint, PartitionPosition, Receipt};
 use crate::source::{Feed, Outlet, PartitionName, Source, SourceError};
 use crate::time::Span;
 use crate::time::clock::Monotonic;
-use std::collections::BTreeMap;
+use prometheus::IntCounterVec;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -85,6 +86,7 @@ struct Runner {
     checkpoint: Checkpoint,
     receipts: Vec<oneshot::Receiver<Receipt>>,
     last_tick: Monotonic,
+    told: Told,
     end: End,
 }
 
@@ -95,8 +97,9 @@ impl Connected {
     /// The first source or archive failure; what could be stored until then is sealed.
     pub async fn run(self, stop: CancellationToken) -> Result<End, RunError> {
         let Self { pipeline, flow, sources, archive, checkpoint, receivers, routes, surroundings, progress } = self;
+        let stop = stop.child_token();
         let mut runner = Runner {
-            notifying: Notifying::spawn(&pipeline, receivers, routes, &surroundings.telemetry),
+            notifying: Notifying::spawn(&pipeline, receivers, routes, &surroundings.telemetry, &stop),
             storing: archive.map(|(archive, flush)| Storing::spawn(archive, flush)),
             last_tick: surroundings.clock.monotonic(),
             pipeline,
@@ -106,9 +109,9 @@ impl Connected {
             partitions: Vec::new(),
             checkpoint,
             receipts: Vec::new(),
+            told: Told::default(),
             end: End::default(),
         };
-        let stop = stop.child_token();
         let (mut tasks, feeds) = runner.spawn_sources(sources, &stop);
         let failed = runner.work_off(feeds, &mut tasks, &stop).await;
         runner.finish(failed, stop.is_cancelled()).await
@@ -163,7 +166,9 @@ impl Runner {
                 _ = ticks.tick() => self.tick(feeds.is_empty()).await,
             }
             if self.storing.as_ref().is_some_and(Storing::has_failed) {
-                // Nothing can be stored any more; sources find the queue closed and return.
+                // Nothing can be stored any more. A source with nothing to hand on wouldn't notice that the queue is
+                // closed, and is told.
+                stop.cancel();
                 break;
             }
             while let Some(result) = tasks.try_join_next() {
@@ -174,6 +179,10 @@ impl Runner {
             }
             if self.seal_is_due() {
                 self.seal().await;
+            }
+            // The timer has no turn while feeds wait, and then counters have to be told all the same.
+            if self.surroundings.clock.monotonic().since(self.last_tick) >= limits::TICK {
+                self.tick(feeds.is_empty()).await;
             }
         }
         drop(feeds);
@@ -315,7 +324,8 @@ impl Runner {
 
     fn seal_is_due(&self) -> bool {
         let now = self.surroundings.clock.monotonic();
-        self.storing.as_ref().is_some_and(|storing| storing.seal_is_due(now))
+        let full = self.flow.windows_waiting() >= limits::WINDOW_ROWS_WAITING;
+        self.storing.as_ref().map_or(full, |storing| full || storing.seal_is_due(now))
     }
 
     async fn seal(&mut self) {
@@ -354,7 +364,7 @@ impl Runner {
         });
     }
 
-    fn measure(&self) {
+    fn measure(&mut self) {
         let telemetry = &self.surroundings.telemetry;
         let pipeline = self.pipeline.as_str();
         if let Some(now) = self.flow.now() {
@@ -364,16 +374,19 @@ impl Runner {
         let (pending, firing) = self.flow.alert_counts();
         telemetry.alerts.with_label_values(&[pipeline, "pending"]).set(pending as i64);
         telemetry.alerts.with_label_values(&[pipeline, "firing"]).set(firing as i64);
+        let told = &mut self.told;
         for (window, late) in self.flow.late_counts() {
-            raise(&telemetry.window_late.with_label_values(&[pipeline, &window]), late);
+            told.raise("late", &telemetry.window_late, [pipeline, &window], late);
         }
-        let overflow = self.flow.window_overflow();
-        if overflow > 0 {
-            raise(&telemetry.dropped.with_label_values(&[pipeline, "window_groups"]), overflow);
+        for (reason, total) in
+            [("window_groups", self.flow.window_overflow()), ("alert_groups", self.flow.alert_overflow())]
+        {
+            told.raise("dropped", &telemetry.dropped, [pipeline, reason], total);
         }
-        let failures = self.flow.window_failures();
-        if failures > 0 {
-            raise(&telemetry.decode_errors.with_label_values(&[pipeline, "window_value"]), failures);
+        for (reason, total) in
+            [("window_value", self.flow.window_failures()), ("alert_condition", self.flow.alert_failures())]
+        {
+            told.raise("errors", &telemetry.decode_errors, [pipeline, reason], total);
         }
         let metrics = self.flow.metrics();
         let metrics = lock(&metrics);
@@ -381,19 +394,47 @@ impl Runner {
             telemetry.series.with_label_values(&[pipeline, metric]).set(series as i64);
         }
         for (metric, overflow) in metrics.overflow_counts() {
-            raise(&telemetry.series_overflow.with_label_values(&[pipeline, metric]), overflow);
+            told.raise("series", &telemetry.series_overflow, [pipeline, metric], overflow);
         }
     }
 }
 
-/// Brings a counter up to a total that is kept elsewhere.
-fn raise(counter: &prometheus::IntCounter, total: u64) {
-    counter.inc_by(total.saturating_sub(counter.get()));
+/// What counters have been told of totals that stages keep since this run began. The counters live on over a reload.
+#[derive(Debug, Default)]
+struct Told(HashMap<(&'static str, String), u64>);
+
+impl Told {
+    /// Adds to the counter what `total` has grown by since the last call for `what` and the second label.
+    fn raise(&mut self, what: &'static str, counter: &IntCounterVec, labels: [&str; 2], total: u64) {
+        let told = self.0.entry((what, labels[1].to_owned())).or_default();
+        counter.with_label_values(&labels).inc_by(total - *told);
+        *told = total;
+    }
 }
 
 fn source_failure(result: Result<Result<(), RunError>, tokio::task::JoinError>) -> Option<RunError> {
     match result {
         Ok(result) => result.err(),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_go_on_over_a_reload() {
+        let telemetry = crate::telemetry::metrics::SelfMetrics::new();
+        let counter = || telemetry.window_late.with_label_values(&["p", "w"]).get();
+        for (run, expected) in [([2, 5, 5], 5), ([0, 1, 3], 8)] {
+            let mut told = Told::default();
+            for total in run {
+                told.raise("late", &telemetry.window_late, ["p", "w"], total);
+                told.raise("dropped", &telemetry.dropped, ["p", "w"], 9);
+            }
+            assert_eq!(counter(), expected);
+        }
+        assert_eq!(telemetry.dropped.with_label_values(&["p", "w"]).get(), 18);
     }
 }

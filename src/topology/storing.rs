@@ -35,8 +35,16 @@ pub(super) enum Work {
 pub(super) struct Storing {
     work: mpsc::Sender<Work>,
     thread: tokio::task::JoinHandle<Result<(), ArchiveError>>,
-    staged_bytes: Arc<AtomicU64>,
+    published: Arc<Published>,
     schedule: Schedule,
+}
+
+/// What the thread tells the flow.
+#[derive(Debug, Default)]
+struct Published {
+    staged_bytes: AtomicU64,
+    /// Seals that are done.
+    sealed: AtomicU64,
 }
 
 /// When to seal.
@@ -45,12 +53,16 @@ struct Schedule {
     flush: FlushConfig,
     rows: u64,
     first_unsealed: Option<Monotonic>,
+    /// Seals that were asked for.
+    asked: u64,
 }
 
 impl Schedule {
-    fn is_due(&self, staged_bytes: u64, now: Monotonic) -> bool {
+    fn is_due(&self, published: &Published, now: Monotonic) -> bool {
+        // While a seal is under way, the staged bytes are those that it is about to make durable.
+        let settled = published.sealed.load(Ordering::Acquire) == self.asked;
         self.rows >= self.flush.rows.get()
-            || staged_bytes >= self.flush.bytes.0
+            || (settled && published.staged_bytes.load(Ordering::Relaxed) >= self.flush.bytes.0)
             || self.first_unsealed.is_some_and(|first| now.since(first) >= self.flush.every)
     }
 }
@@ -59,10 +71,10 @@ impl Storing {
     /// Starts the thread.
     pub(super) fn spawn(archive: Archive, flush: FlushConfig) -> Self {
         let (work, queue) = mpsc::channel(limits::ARCHIVE_QUEUE);
-        let staged_bytes = Arc::new(AtomicU64::new(0));
-        let published = Arc::clone(&staged_bytes);
-        let thread = tokio::task::spawn_blocking(move || serve(archive, queue, &published));
-        Self { work, thread, staged_bytes, schedule: Schedule { flush, rows: 0, first_unsealed: None } }
+        let published = Arc::new(Published::default());
+        let told = Arc::clone(&published);
+        let thread = tokio::task::spawn_blocking(move || serve(archive, queue, &told));
+        Self { work, thread, published, schedule: Schedule { flush, rows: 0, first_unsealed: None, asked: 0 } }
     }
 
     /// Hands work on, waiting while the archive is behind. False when the archive has failed; [`Self::end`] says why.
@@ -71,7 +83,10 @@ impl Storing {
             Work::Rows(rows) => self.schedule.rows += rows.num_rows() as u64,
             Work::Dead(_, letters) => self.schedule.rows += letters.len() as u64,
             Work::Alerts(_) => {}
-            Work::Seal { .. } => self.schedule.rows = 0,
+            Work::Seal { .. } => {
+                self.schedule.rows = 0;
+                self.schedule.asked += 1;
+            }
         }
         self.schedule.first_unsealed = match work {
             Work::Seal { .. } => None,
@@ -86,7 +101,7 @@ impl Storing {
     }
 
     pub(super) fn seal_is_due(&self, now: Monotonic) -> bool {
-        self.schedule.is_due(self.staged_bytes.load(Ordering::Relaxed), now)
+        self.schedule.is_due(&self.published, now)
     }
 
     /// Whether the archive's thread has stopped, which it does early only when it has failed.
@@ -104,8 +119,9 @@ impl Storing {
     }
 }
 
-fn serve(mut archive: Archive, mut queue: mpsc::Receiver<Work>, staged_bytes: &AtomicU64) -> Result<(), ArchiveError> {
+fn serve(mut archive: Archive, mut queue: mpsc::Receiver<Work>, told: &Published) -> Result<(), ArchiveError> {
     while let Some(work) = queue.blocking_recv() {
+        let seals = u64::from(matches!(work, Work::Seal { .. }));
         match work {
             Work::Rows(rows) => archive.write_events(&rows)?,
             Work::Dead(name, letters) => archive.write_dead(&letters, |_| (&name.source, &name.partition))?,
@@ -117,7 +133,51 @@ fn serve(mut archive: Archive, mut queue: mpsc::Receiver<Work>, staged_bytes: &A
                 let _ = receipt.send(sealed);
             }
         }
-        staged_bytes.store(archive.staged_bytes(), Ordering::Relaxed);
+        told.staged_bytes.store(archive.staged_bytes(), Ordering::Relaxed);
+        // Behind the bytes: who sees the seal done sees what it has left.
+        told.sealed.fetch_add(seals, Ordering::Release);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Span;
+    use crate::units::ByteSize;
+    use std::num::NonZeroU64;
+
+    const NOW: Monotonic = Monotonic(Span::ZERO);
+
+    fn schedule() -> Schedule {
+        let flush =
+            FlushConfig { every: Span::from_secs(60), rows: NonZeroU64::new(10).unwrap(), bytes: ByteSize(1_000) };
+        Schedule { flush, rows: 0, first_unsealed: None, asked: 0 }
+    }
+
+    #[test]
+    fn rows_bytes_and_time_each_make_a_seal_due() {
+        let published = Published::default();
+        let mut schedule = schedule();
+        assert!(!schedule.is_due(&published, NOW));
+        schedule.rows = 10;
+        assert!(schedule.is_due(&published, NOW));
+        schedule.rows = 0;
+        schedule.first_unsealed = Some(NOW);
+        assert!(!schedule.is_due(&published, Monotonic(Span::from_secs(59))));
+        assert!(schedule.is_due(&published, Monotonic(Span::from_secs(60))));
+        published.staged_bytes.store(1_000, Ordering::Relaxed);
+        assert!(schedule.is_due(&published, NOW));
+    }
+
+    #[test]
+    fn bytes_that_a_seal_is_taking_away_ask_for_no_second_one() {
+        let published = Published::default();
+        let mut schedule = schedule();
+        published.staged_bytes.store(5_000, Ordering::Relaxed);
+        schedule.asked = 1;
+        assert!(!schedule.is_due(&published, NOW), "it is under way");
+        published.sealed.store(1, Ordering::Release);
+        assert!(schedule.is_due(&published, NOW), "done, and still as much is staged");
+    }
 }

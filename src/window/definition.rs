@@ -26,6 +26,14 @@ const THE_END: i64 = 1 << 62;
 
 type Pane = HashMap<u32, Box<[State]>, RandomState>;
 
+/// How much one definition may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caps {
+    pub(super) groups: usize,
+    /// One for each group and each pane that holds it.
+    pub(super) states: usize,
+}
+
 /// One definition's open panes, groups and ledger.
 #[derive(Debug)]
 pub(super) struct Definition {
@@ -35,6 +43,7 @@ pub(super) struct Definition {
     pub(super) failed_total: u64,
     converter: RowConverter,
     groups: Groups,
+    state_cap: usize,
     /// By start.
     panes: BTreeMap<i64, Pane>,
     ledger: Ledger,
@@ -47,7 +56,7 @@ pub(super) struct Definition {
 }
 
 impl Definition {
-    pub(super) fn new(plan: Plan, group_cap: usize) -> Self {
+    pub(super) fn new(plan: Plan, caps: Caps) -> Self {
         let fields = plan.inner.fields()[..plan.groups.len()].iter();
         let converter = RowConverter::new(fields.map(|f| SortField::new(f.data_type().clone())).collect())
             .expect("all types of columns have an order");
@@ -57,9 +66,10 @@ impl Definition {
             overflow_total: 0,
             failed_total: 0,
             converter,
-            groups: Groups::new(group_cap),
+            groups: Groups::new(caps.groups),
+            state_cap: caps.states,
             panes: BTreeMap::new(),
-            ledger: Ledger::new(group_cap),
+            ledger: Ledger::new(caps.groups),
             watermark: None,
             next_start: -THE_END,
             next_close: i64::MAX,
@@ -119,16 +129,28 @@ impl Definition {
                 return;
             }
         }
-        let Some(group) = self.groups.number(batch.key(row)) else {
+        let (pane, key) = (floor(stamp, self.plan.pane), batch.key(row));
+        let room = self.groups.held() < self.state_cap || self.has_state(pane, key);
+        let Some(group) = room.then(|| self.groups.number(key)).flatten() else {
             self.overflow_total += 1;
             return;
         };
-        let states = self.states(floor(stamp, self.plan.pane), group);
+        let states = self.states(pane, group);
         for (state, slot) in states.iter_mut().zip(&batch.slots) {
             if slot.selected.as_ref().is_none_or(|selected| selected.value(row)) {
                 state.add(&slot.values, row);
             }
         }
+    }
+
+    fn has_state(&self, pane: i64, key: &[u8]) -> bool {
+        let (pane, group) = (self.panes.get(&pane), self.groups.find(key));
+        pane.zip(group).is_some_and(|(pane, group)| pane.contains_key(&group))
+    }
+
+    /// Rows of closed windows that nobody has drained, and one more for each window.
+    pub(super) fn waiting(&self) -> usize {
+        self.ledger.waiting()
     }
 
     fn states(&mut self, start: i64, group: u32) -> &mut [State] {

@@ -1,6 +1,6 @@
 //! [`Windows`]: all definitions of a pipeline over one stream of events.
 
-use super::definition::Definition;
+use super::definition::{Caps, Definition};
 use super::plan::Plan;
 use crate::limits;
 use crate::record::event::EventBatch;
@@ -17,11 +17,11 @@ pub struct Windows {
 
 impl Windows {
     pub fn new(plans: Vec<Plan>) -> Self {
-        Self::with_group_cap(plans, limits::GROUPS_PER_WINDOW)
+        Self::with_caps(plans, Caps { groups: limits::GROUPS_PER_WINDOW, states: limits::STATES_PER_WINDOW })
     }
 
-    pub(super) fn with_group_cap(plans: Vec<Plan>, cap: usize) -> Self {
-        Self { definitions: plans.into_iter().map(|plan| Definition::new(plan, cap)).collect() }
+    pub(super) fn with_caps(plans: Vec<Plan>, caps: Caps) -> Self {
+        Self { definitions: plans.into_iter().map(|plan| Definition::new(plan, caps)).collect() }
     }
 
     /// Places the records of `batch`, and then moves the clock to `batch.clock_after`. Returns the windows that this
@@ -52,12 +52,18 @@ impl Windows {
         self.each(|definition, closed| *closed = definition.drain())
     }
 
+    /// How much waits for [`Self::drain`]: rows, and one more for each window.
+    pub fn waiting(&self) -> usize {
+        self.definitions.iter().map(Definition::waiting).sum()
+    }
+
     /// Late records so far, by window name: those that missed at least one window that they belong to.
     pub fn late_counts(&self) -> Vec<(Arc<str>, u64)> {
         self.counts(|definition| definition.late_total)
     }
 
-    /// Records so far that were not aggregated because of [`limits::GROUPS_PER_WINDOW`], by window name.
+    /// Records so far that were not aggregated because of [`limits::GROUPS_PER_WINDOW`] or
+    /// [`limits::STATES_PER_WINDOW`], by window name.
     pub fn overflow_counts(&self) -> Vec<(Arc<str>, u64)> {
         self.counts(|definition| definition.overflow_total)
     }

@@ -18,17 +18,37 @@ pub(super) struct Groups {
     free: Vec<u32>,
     hasher: RandomState,
     cap: usize,
+    /// Panes that hold state, summed up over all groups.
+    held: usize,
 }
 
 impl Groups {
     pub(super) fn new(cap: usize) -> Self {
         // The seed is random: nobody can send keys that all fall into one bucket, and no result depends on it.
-        Self { table: HashTable::new(), entries: Vec::new(), free: Vec::new(), hasher: RandomState::new(), cap }
+        Self {
+            table: HashTable::new(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            hasher: RandomState::new(),
+            cap,
+            held: 0,
+        }
+    }
+
+    /// The number of a group that has one.
+    pub(super) fn find(&self, key: &[u8]) -> Option<u32> {
+        let hash = self.hasher.hash_one(key);
+        self.table.find(hash, |number| &*self.entries[*number as usize].key == key).copied()
+    }
+
+    /// How many states there are: one for each group and each pane that holds it.
+    pub(super) fn held(&self) -> usize {
+        self.held
     }
 
     /// The group's number; a new one for a new group, `None` when there are `cap` others.
     pub(super) fn number(&mut self, key: &[u8]) -> Option<u32> {
-        let Self { table, entries, free, hasher, cap } = self;
+        let Self { table, entries, free, hasher, cap, .. } = self;
         let hash = hasher.hash_one(key);
         if let Some(number) = table.find(hash, |number| &*entries[*number as usize].key == key) {
             return Some(*number);
@@ -58,12 +78,14 @@ impl Groups {
     /// One more pane holds state of the group.
     pub(super) fn hold(&mut self, number: u32) {
         self.entries[number as usize].panes += 1;
+        self.held += 1;
     }
 
     /// One pane less holds state of the group.
     pub(super) fn release(&mut self, number: u32) {
         let entry = &mut self.entries[number as usize];
         entry.panes -= 1;
+        self.held -= 1;
         if entry.panes == 0 {
             let hash = self.hasher.hash_one(&*entry.key);
             if let Ok(occupied) = self.table.find_entry(hash, |other| *other == number) {
@@ -86,7 +108,8 @@ mod tests {
         groups.hold(a);
         groups.hold(b);
         groups.hold(b);
-        assert_eq!(groups.number(b"a"), Some(a));
+        assert_eq!(groups.held(), 3);
+        assert_eq!((groups.number(b"a"), groups.find(b"a"), groups.find(b"c")), (Some(a), Some(a), None));
         assert_eq!(groups.number(b"c"), None);
         groups.release(b);
         assert_eq!(groups.number(b"c"), None);

@@ -25,6 +25,8 @@ pub(super) struct Ledger {
     closed: BTreeMap<i64, Closed>,
     /// Largest end (µs) of a window that was drained.
     drained_through: Option<i64>,
+    /// Rows in all of `closed`, and one more for each window.
+    waiting: usize,
     /// Entries in all `late` maps.
     entries: usize,
     /// Most entries; further ones are only in the definition's counter.
@@ -33,10 +35,11 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn new(cap: usize) -> Self {
-        Self { closed: BTreeMap::new(), drained_through: None, entries: 0, cap }
+        Self { closed: BTreeMap::new(), drained_through: None, waiting: 0, entries: 0, cap }
     }
 
     pub(super) fn close(&mut self, start: i64, rows: RecordBatch) {
+        self.waiting += 1 + rows.num_rows();
         self.closed.entry(start).or_default().rows = Some(rows);
     }
 
@@ -60,10 +63,14 @@ impl Ledger {
         }
     }
 
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
     /// Takes all rows out, each with its late records, as (start, rows).
     pub(super) fn drain(&mut self, plan: &Plan, converter: &RowConverter, failed: &mut u64) -> Vec<(i64, RecordBatch)> {
         let closed = std::mem::take(&mut self.closed);
-        self.entries = 0;
+        (self.entries, self.waiting) = (0, 0);
         if let Some(last) = closed.keys().next_back() {
             self.drained_through = self.drained_through.max(Some(last + plan.size));
         }

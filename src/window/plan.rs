@@ -4,6 +4,7 @@ use super::function::{Aggregate, Class, Read, resolve};
 use super::state::Keep;
 use super::{Config, Kind};
 use crate::expression::{Compiler, Expression};
+use crate::limits::{PANES_PER_WINDOW, WINDOW_SPAN};
 use crate::place::{Located, Problem, did_you_mean};
 use crate::record::sample::{WindowSchema, columns};
 use crate::record::schema::{ColumnType, Schema};
@@ -12,10 +13,8 @@ use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Panes that a window may be put together from; more would make each closing a merge of that many states per group.
-const PANES_PER_WINDOW: i64 = 10_000;
-/// Longest window, and longest lateness: ten years. Keeps all sums of times far from the ends of their range.
-const LONGEST: Span = Span::from_secs(3_650 * 86_400);
+/// The names of a window result's Hive partitions: a column of one of them would stand twice in what readers see.
+const PARTITIONS: [&str; 2] = ["name", "date"];
 
 /// What is kept per group and pane. Aggregates that need the same share it.
 #[derive(Debug, Clone)]
@@ -114,9 +113,11 @@ impl Config {
             problems.push(self.size.problem("cannot use a window of no length").hint("as in `size: 5m`"));
         }
         for (span, place) in [(self.size.value, self.size.place), (self.lateness, self.name.place)] {
-            if span > LONGEST {
-                problems
-                    .push(Problem::new(place, format!("cannot use a window over {span}, the longest is {LONGEST}")));
+            if span > WINDOW_SPAN {
+                problems.push(Problem::new(
+                    place,
+                    format!("cannot use a window over {span}, the longest is {WINDOW_SPAN}"),
+                ));
             }
         }
         let every = match (self.kind, &self.every) {
@@ -188,9 +189,11 @@ impl Config {
                         .problem(format!("cannot group by `{}`, its type is float", group.value))
                         .hint("floats are hardly ever equal; compute a text or an integer of it with `set:`"),
                 );
-            } else if is_reserved(&group.value) {
+            } else if let Some(owner) = reserved(&group.value) {
                 problems.push(
-                    group.problem(format!("cannot group by `{}`, every window result has that column", group.value)),
+                    group
+                        .problem(format!("cannot group by `{}`, {owner}", group.value))
+                        .hint(format!("copy it first, as in `set: {{ {0}_of_event: {0} }}`", group.value)),
                 );
             } else if !names.insert(group.value.clone()) {
                 problems.push(group.problem(format!("cannot group by `{}` twice", group.value)));
@@ -286,14 +289,21 @@ fn result_schema(inner: &ArrowSchema) -> SchemaRef {
     Arc::new(ArrowSchema::new(fields))
 }
 
-fn is_reserved(name: &str) -> bool {
-    [columns::WINDOW_START, columns::WINDOW_END, columns::LATE, columns::PROVISIONAL].contains(&name)
+/// Why a column of a window's result cannot have this name.
+fn reserved(name: &str) -> Option<&'static str> {
+    if [columns::WINDOW_START, columns::WINDOW_END, columns::LATE, columns::PROVISIONAL].contains(&name) {
+        Some("every window result has that column")
+    } else if PARTITIONS.contains(&name) {
+        Some("window results are partitioned by that name")
+    } else {
+        None
+    }
 }
 
 fn check_column(name: &Located<String>, names: &mut HashSet<String>, problems: &mut Vec<Problem>) {
     check_name(name, "result column", problems);
-    if is_reserved(&name.value) {
-        problems.push(name.problem(format!("cannot name a column `{}`, every window result has that one", name.value)));
+    if let Some(owner) = reserved(&name.value) {
+        problems.push(name.problem(format!("cannot name a column `{}`, {owner}", name.value)));
     } else if !names.insert(name.value.clone()) {
         problems.push(name.problem(format!("cannot name a second column `{}`", name.value)));
     }

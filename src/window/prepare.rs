@@ -4,9 +4,9 @@ use super::function::Class;
 use super::plan::{Plan, Slot};
 use super::state::Values;
 use crate::expression::Expression;
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
-use arrow::buffer::BooleanBuffer;
-use arrow::compute::{cast, concat};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
+use arrow::buffer::{BooleanBuffer, NullBuffer};
+use arrow::compute::cast;
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow::row::{RowConverter, Rows};
 
@@ -29,7 +29,7 @@ pub(super) struct Batch {
 impl Batch {
     /// `failed` is counted up by the values that an expression could not compute; they are null.
     pub(super) fn new(plan: &Plan, converter: &RowConverter, rows: &RecordBatch, failed: &mut u64) -> Self {
-        let condition = plan.condition.as_ref().map(|condition| true_rows(&evaluate(condition, rows, failed)));
+        let condition = plan.condition.as_ref().map(|condition| true_rows(condition, rows, failed));
         let keys = (!plan.groups.is_empty()).then(|| {
             let columns: Vec<ArrayRef> = plan.groups.iter().map(|at| rows.column(*at).clone()).collect();
             converter.convert_columns(&columns).expect("the group columns have the schema's types")
@@ -45,7 +45,7 @@ impl Batch {
 }
 
 fn prepare(slot: &Slot, rows: &RecordBatch, failed: &mut u64) -> Prepared {
-    let filter = slot.filter.as_ref().map(|filter| true_rows(&evaluate(filter, rows, failed)));
+    let filter = slot.filter.as_ref().map(|filter| true_rows(filter, rows, failed));
     let Some((expression, class)) = &slot.argument else {
         return Prepared { values: Values::None, selected: filter };
     };
@@ -53,19 +53,19 @@ fn prepare(slot: &Slot, rows: &RecordBatch, failed: &mut u64) -> Prepared {
     let present = match array.as_primitive_opt::<Float64Type>() {
         Some(floats) => {
             let finite = BooleanBuffer::collect_bool(floats.len(), |row| floats.value(row).is_finite());
-            Some(intersect(floats.nulls().map(|nulls| nulls.inner().clone()), finite))
+            Some(NullBuffer::from(intersect(floats.nulls(), &finite)))
         }
-        None => array.nulls().map(|nulls| nulls.inner().clone()),
+        None => array.nulls().cloned(),
     };
     let selected = match (present, filter) {
-        (present, Some(filter)) => Some(intersect(present, filter)),
-        (present, None) => present,
+        (present, Some(filter)) => Some(intersect(present.as_ref(), &filter)),
+        (present, None) => present.map(NullBuffer::into_inner),
     };
     Prepared { values: values(&array, *class), selected }
 }
 
-fn intersect(first: Option<BooleanBuffer>, second: BooleanBuffer) -> BooleanBuffer {
-    first.map_or_else(|| second.clone(), |first| &first & &second)
+fn intersect(first: Option<&NullBuffer>, second: &BooleanBuffer) -> BooleanBuffer {
+    first.map_or_else(|| second.clone(), |first| first.inner() & second)
 }
 
 fn values(array: &ArrayRef, class: Class) -> Values {
@@ -86,29 +86,16 @@ pub(super) fn to_class(array: &ArrayRef, class: Class) -> ArrayRef {
     cast(array, &class.arrow()).unwrap_or_else(|_| new_null_array(&class.arrow(), array.len()))
 }
 
-/// The rows for which a condition is true (not false, not null).
-fn true_rows(mask: &ArrayRef) -> BooleanBuffer {
-    let mask: &BooleanArray = mask.as_boolean();
-    intersect(mask.nulls().map(|nulls| nulls.inner().clone()), mask.values().clone())
+/// The expression's values; those that it cannot compute are null and count in `failed`.
+pub(super) fn evaluate(expression: &Expression, rows: &RecordBatch, failed: &mut u64) -> ArrayRef {
+    let (values, more) = expression.evaluate_lenient(rows);
+    *failed += more;
+    values
 }
 
-/// The expression's values. Where a kernel refuses the batch, rows are tried one by one, so that one bad value costs
-/// one null.
-pub(super) fn evaluate(expression: &Expression, rows: &RecordBatch, failed: &mut u64) -> ArrayRef {
-    if let Ok(values) = expression.evaluate(rows) {
-        return values;
-    }
-    let single: Vec<ArrayRef> = (0..rows.num_rows())
-        .map(|row| {
-            expression.evaluate(&rows.slice(row, 1)).unwrap_or_else(|_| {
-                *failed += 1;
-                new_null_array(expression.data_type(), 1)
-            })
-        })
-        .collect();
-    let single: Vec<&dyn Array> = single.iter().map(AsRef::as_ref).collect();
-    match concat(&single) {
-        Ok(values) => values,
-        Err(_) => new_null_array(expression.data_type(), rows.num_rows()),
-    }
+/// The rows for which a condition is true (not false, not null).
+fn true_rows(condition: &Expression, rows: &RecordBatch, failed: &mut u64) -> BooleanBuffer {
+    let (mask, more) = condition.evaluate_mask_lenient(rows);
+    *failed += more;
+    intersect(mask.nulls(), mask.values())
 }

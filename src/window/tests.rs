@@ -1,5 +1,6 @@
 //! Windows over small scripts of records: who is counted where, when it comes out, and what doesn't matter.
 
+use super::definition::Caps;
 use super::{Config, Kind, Plan, Windows};
 use crate::expression::Compiler;
 use crate::place::{Entries, Located, Problem};
@@ -251,11 +252,26 @@ fn conditions_filters_and_derived_values() {
 
 #[test]
 fn groups_over_the_cap_are_counted() {
-    let mut windows = Windows::with_group_cap(vec![build(&config("1s", None, "0s", COUNT)).unwrap()], 1);
+    let plan = build(&config("1s", None, "0s", COUNT)).unwrap();
+    let mut windows = Windows::with_caps(vec![plan], Caps { groups: 1, states: 9 });
     let rows = [at(0), (1, Some("/b"), None, None), at(2), (1_000, Some("/b"), None, None)];
     assert_eq!(show(&windows.push(&Feed::default().batch(&rows))), ["0..1000 /a 2 0"]);
     assert_eq!(windows.overflow_counts(), [("w".into(), 1)]);
     assert_eq!(show(&windows.finish()), ["1000..2000 /b 1 0"]);
+}
+
+#[test]
+fn states_over_the_cap_are_counted() {
+    // The clock never gets far enough to close anything, as when another source is silent.
+    let plan = build(&config("1s", None, "1h", COUNT)).unwrap();
+    let mut windows = Windows::with_caps(vec![plan], Caps { groups: 9, states: 2 });
+    let rows = [at(0), at(1_000), at(2_000), (3, Some("/b"), None, None), at(1)];
+    assert!(windows.push(&Feed::default().batch(&rows)).is_empty());
+    assert_eq!(windows.overflow_counts(), [("w".into(), 2)]);
+    assert_eq!(show(&windows.finish()), ["0..1000 /a 2 0", "1000..2000 /a 1 0"]);
+    assert_eq!(windows.waiting(), 4);
+    assert_eq!(windows.drain().len(), 2);
+    assert_eq!(windows.waiting(), 0);
 }
 
 #[test]
@@ -283,6 +299,7 @@ fn mistakes_are_refused_with_a_reason() {
         (with(&[("n", "sum(distinct status)")]), "cannot use `distinct` in sum"),
         (with(&[("n", "quantile(latency_ms, 95)")]), "cannot use `quantile(latency_ms, 95)`"),
         (with(&[("late", "count(*)")]), "cannot name a column `late`"),
+        (with(&[("date", "count(*)")]), "cannot name a column `date`, window results are partitioned by that name"),
         (with(&[("path", "count(*)")]), "cannot name a second column `path`"),
         (grouped(&["pth"]), "cannot find column `pth`"),
         (grouped(&["latency_ms"]), "cannot group by `latency_ms`"),

@@ -108,12 +108,21 @@ impl Running {
     /// The next line on stdout that `wanted` accepts. Fails after `patience`.
     #[track_caller]
     pub fn stdout_line(&self, patience: Duration, wanted: impl Fn(&str) -> bool) -> String {
-        wait_for(&self.stdout, patience, wanted)
-    }
-
-    #[track_caller]
-    pub fn stderr_line(&self, patience: Duration, wanted: impl Fn(&str) -> bool) -> String {
-        wait_for(&self.stderr, patience, wanted)
+        let mut seen = Vec::new();
+        loop {
+            match self.stdout.recv_timeout(patience) {
+                Ok(line) if wanted(&line) => return line,
+                Ok(line) => seen.push(line),
+                Err(error) => {
+                    let said: Vec<String> = self.stderr.try_iter().collect();
+                    panic!(
+                        "the line didn't come ({error}); stdout:\n{}\nstderr:\n{}",
+                        seen.join("\n"),
+                        said.join("\n")
+                    );
+                }
+            }
+        }
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {
@@ -155,18 +164,6 @@ fn lines(stream: impl std::io::Read + Send + 'static) -> mpsc::Receiver<String> 
         }
     });
     receiver
-}
-
-#[track_caller]
-fn wait_for(lines: &mpsc::Receiver<String>, patience: Duration, wanted: impl Fn(&str) -> bool) -> String {
-    let mut seen = Vec::new();
-    loop {
-        match lines.recv_timeout(patience) {
-            Ok(line) if wanted(&line) => return line,
-            Ok(line) => seen.push(line),
-            Err(error) => panic!("the line didn't come ({error}); seen:\n{}", seen.join("\n")),
-        }
-    }
 }
 
 /// Waits until `condition` holds. Fails after `patience`.

@@ -6,9 +6,47 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Lines of a file before its tests.
+/// Lines of a file before its tests. Something else that is only there in tests (`mod testing;`) ends nothing.
 fn code(text: &str) -> Vec<&str> {
-    text.lines().take_while(|line| *line != "#[cfg(test)]").collect()
+    let lines: Vec<&str> = text.lines().collect();
+    let is_tests = |pair: &[&str]| pair[0] == "#[cfg(test)]" && pair[1].ends_with("mod tests {");
+    let end = lines.windows(2).position(is_tests).unwrap_or(lines.len());
+    lines[..end].to_vec()
+}
+
+/// First line and length of each function longer than `most` lines. rustfmt puts a function's end where its start
+/// is indented.
+fn long_functions<'t>(lines: &[&'t str], most: usize) -> Vec<(&'t str, usize)> {
+    let mut found = Vec::new();
+    for (start, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let words: Vec<&str> = code.split(' ').take(5).collect();
+        if !words.contains(&"fn") || code.starts_with("//") || code.ends_with(';') {
+            continue;
+        }
+        let end = format!("{}}}", &line[..line.len() - code.len()]);
+        let length = lines[start..].iter().position(|line| *line == end).map_or(1, |rest| rest + 1);
+        if length > most && !code.ends_with('}') {
+            found.push((code, length));
+        }
+    }
+    found
+}
+
+#[test]
+fn functions_are_short() {
+    let long = "    pub async fn long(\n        x: u8,\n    ) -> u8 {\n        x\n    }\n    fn one() {}\n";
+    let lines: Vec<&str> = long.lines().collect();
+    assert_eq!(long_functions(&lines, 4), [("pub async fn long(", 5)]);
+    assert_eq!(long_functions(&lines, 5), []);
+    let mut broken = Vec::new();
+    for path in rust_files("src") {
+        let text = fs::read_to_string(&path).unwrap();
+        for (function, length) in long_functions(&code(&text), 70) {
+            broken.push(format!("{}: {length} lines, at most 70: {function}", path.display()));
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// The unpacked input and its truth, or `None` where somebody has said that it is missing.
+#[expect(clippy::print_stderr, reason = "what was not tested must be told")]
 fn shared() -> Option<(PathBuf, PathBuf)> {
     let data = project().join("../shared/data");
     let (packed, truth) = (data.join("fly-2h.ndjson.zst"), data.join("fly-2h.truth.json"));
@@ -81,7 +82,8 @@ fn alerts_fire_in_the_incidents_and_nowhere_else() {
     // The third time through stdin, in pieces that end anywhere.
     let mut command = headrig();
     let yaml = fs::read_to_string(project().join("pipelines/fly.yaml")).unwrap();
-    let (file, pipe) = ("fly: { type: file, paths: [\"${FLY_LOG:-fly.ndjson}\"] }", "fly: { type: stdin }");
+    let file = "    type: file\n    paths: [\"${FLY_LOG:-fly.ndjson}\"]\n    follow: ${FLY_FOLLOW:-false}\n";
+    let pipe = "    type: stdin\n";
     assert!(yaml.contains(file));
     let piped = pipeline(folders[2].path(), &yaml.replace(file, pipe));
     command.args(["run", "--once"]).arg(piped).env("ARCHIVE", folders[2].path().join("archive"));
