@@ -13,6 +13,9 @@ use std::time::Duration;
 /// How long a message may wait for its broker before it counts as failed.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long the first answer of a broker may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long to wait when the client's queue is full.
 const QUEUE_WAIT: Duration = Duration::from_millis(10);
 
@@ -49,7 +52,7 @@ impl<'u> Target<'u> {
             .with_context(|| format!("cannot make a Kafka client for {:?}", self.brokers))?;
         producer
             .client()
-            .fetch_metadata(Some(self.topic), DELIVERY_TIMEOUT)
+            .fetch_metadata(Some(self.topic), CONNECT_TIMEOUT)
             .with_context(|| format!("cannot reach a Kafka broker at {:?}", self.brokers))?;
         Ok(Topic { name: self.topic.to_owned(), producer, failed, partial: Vec::new() })
     }

@@ -8,6 +8,7 @@ use super::signals::{self, Wish};
 use super::surface::{Phase, State, surface};
 use crate::config::Plan;
 use crate::limits;
+use crate::metric;
 use crate::server;
 use crate::telemetry::logging;
 use crate::telemetry::metrics::SelfMetrics;
@@ -73,15 +74,17 @@ fn prepare(paths: &[PathBuf]) -> anyhow::Result<Option<Prepared>> {
 }
 
 /// Pipelines of one daemon share a listener and have different names.
-fn conflict(plans: &[Plan]) -> Option<(&'static str, &'static str)> {
+fn conflict(plans: &[Plan]) -> Option<(String, &'static str)> {
     let names: BTreeSet<&str> = plans.iter().map(|plan| plan.pipeline.as_str()).collect();
     let listen: BTreeSet<_> = plans.iter().map(|plan| plan.listen).collect();
     if names.len() < plans.len() {
-        Some(("cannot run two pipelines of one name", "rename one of them: `pipeline: …`"))
+        Some(("cannot run two pipelines of one name".to_owned(), "rename one of them: `pipeline: …`"))
     } else if listen.len() > 1 {
-        Some(("cannot serve one daemon on several addresses", "give all files the same `server: { listen: … }`"))
+        let hint = "give all files the same `server: { listen: … }`";
+        Some(("cannot serve one daemon on several addresses".to_owned(), hint))
     } else {
-        None
+        let name = metric::clash(plans.iter().map(|plan| plan.metrics.as_slice()))?;
+        Some((format!("cannot serve the metric {name} with two types"), "rename it in one of the files"))
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) enum Phase {
 #[derive(Debug, Default)]
 pub(super) struct State {
     phase: Mutex<Phase>,
-    metrics: Mutex<Vec<Arc<Mutex<Metrics>>>>,
+    metrics: Mutex<Vec<(String, Arc<Mutex<Metrics>>)>>,
 }
 
 impl State {
@@ -30,7 +30,7 @@ impl State {
 
     /// Shows the derived metrics of these pipelines from now on.
     pub(super) fn show(&self, connected: &[Connected]) {
-        *lock(&self.metrics) = connected.iter().map(Connected::metrics).collect();
+        *lock(&self.metrics) = connected.iter().map(|c| (c.pipeline().to_owned(), c.metrics())).collect();
     }
 
     fn ready(&self) -> Result<(), String> {
@@ -41,9 +41,10 @@ impl State {
         }
     }
 
-    /// All pipelines' metrics. Families of one name are shown as one; their series keep apart by their labels.
+    /// All pipelines' metrics, each name once.
     fn derived(&self) -> Vec<MetricFamily> {
-        lock(&self.metrics).iter().flat_map(|metrics| lock(metrics).families()).collect()
+        let pipelines = lock(&self.metrics);
+        exposition::joined(pipelines.iter().map(|(name, metrics)| (name.as_str(), lock(metrics).families())).collect())
     }
 }
 

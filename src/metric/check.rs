@@ -1,6 +1,6 @@
 //! What `check` refuses in `metrics:`: names that Prometheus doesn't take, labels that would explode, odd buckets.
 
-use super::{Config, Kind};
+use super::{Config, Kind, Plan};
 use crate::limits;
 use crate::place::{Located, Problem, did_you_mean};
 use crate::record::schema::{Column, ColumnType, Schema};
@@ -32,26 +32,16 @@ pub fn check_names(configs: &[Config]) -> Vec<Problem> {
     problems
 }
 
-/// Names that the pipelines of one daemon use for different types of metrics, each with its pipeline's number.
+/// A name that two pipelines of one daemon use for different types of metrics.
 ///
 /// The same name and type in several pipelines is fine: [`super::exposition::joined`] tells their series apart.
-pub fn check_across(pipelines: &[&[Config]]) -> Vec<(usize, Problem)> {
-    let mut kinds: BTreeMap<&str, (usize, Kind)> = BTreeMap::new();
-    let mut problems = Vec::new();
-    for (pipeline, configs) in pipelines.iter().enumerate() {
-        for config in *configs {
-            let name = config.name.value.as_str();
-            let (first, kind) = *kinds.entry(name).or_insert((pipeline, config.kind));
-            if first != pipeline && kind != config.kind {
-                let problem = config
-                    .name
-                    .problem(format!("cannot use the name `{name}` with another type than a pipeline before it does"))
-                    .hint("rename one of them; both are served at one `/metrics`");
-                problems.push((pipeline, problem));
-            }
-        }
-    }
-    problems
+pub fn clash<'p>(pipelines: impl IntoIterator<Item = &'p [Plan]>) -> Option<&'p str> {
+    let mut kinds: BTreeMap<&str, Kind> = BTreeMap::new();
+    let plans = pipelines.into_iter().flatten();
+    plans
+        .map(|plan| (plan.name(), plan.kind))
+        .find(|(name, kind)| kinds.entry(name).or_insert(*kind) != kind)
+        .map(|(n, _)| n)
 }
 
 /// What stands in an exposition for a metric: its samples' names and, in OpenMetrics, its family's.

@@ -73,7 +73,7 @@ pub fn sorted(mut families: Vec<MetricFamily>) -> Vec<MetricFamily> {
 ///
 /// Where there are several pipelines, every series gets the label `pipeline`, as two of them may well derive
 /// `http_requests_total`; a label of that name becomes `exported_pipeline`, as in Prometheus. A family that has another
-/// type in an earlier pipeline is left out: no format can show it. [`super::check_across`] finds those at the start.
+/// type in an earlier pipeline is left out: no format can show it. [`super::clash`] finds those at the start.
 pub fn joined(pipelines: Vec<(&str, Vec<MetricFamily>)>) -> Vec<MetricFamily> {
     let several = pipelines.len() > 1;
     let mut all: BTreeMap<String, MetricFamily> = BTreeMap::new();

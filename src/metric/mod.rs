@@ -18,7 +18,7 @@ mod series;
 #[cfg(test)]
 mod tests;
 
-pub use check::{check_across, check_names};
+pub use check::{check_names, clash};
 pub use observe::Metrics;
 pub use plan::Plan;
 

@@ -1,6 +1,6 @@
 //! What metrics promise: the same families however the input is cut, caps that hold, mistakes found before the start.
 
-use super::{Config, Kind, Metrics, Plan, check_across, check_names, exposition};
+use super::{Config, Kind, Metrics, Plan, check_names, clash, exposition};
 use crate::expression::Compiler;
 use crate::place::{Located, Problem};
 use crate::record::schema::{BUILT_IN, Column, ColumnType, Schema};
@@ -244,11 +244,10 @@ fn names_that_clash_are_refused() {
 
 #[test]
 fn pipelines_may_share_a_name_but_not_with_two_types() {
-    let (counter, gauge) = (config("a", Kind::Counter, None, &[]), config("a", Kind::Gauge, None, &[]));
-    let (counter, gauge) = (std::slice::from_ref(&counter), std::slice::from_ref(&gauge));
-    assert_eq!(check_across(&[counter, counter]), []);
-    let found = check_across(&[counter, gauge]);
-    assert_eq!((found.len(), found[0].0), (1, 1));
+    let counter = [plan(&config("a_total", Kind::Counter, None, &[]))];
+    let gauge = [plan(&config("a_total", Kind::Gauge, Some("latency_ms"), &[]))];
+    assert_eq!(clash([&counter[..], &counter[..]]), None);
+    assert_eq!(clash([&counter[..], &gauge[..]]), Some("a_total"));
 }
 
 fn rows() -> impl Strategy<Value = Vec<Row>> {
