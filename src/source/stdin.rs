@@ -52,8 +52,8 @@ impl Stdin {
         loop {
             let failed = |source| SourceError::Stdin { position: lines.position(), source };
             if outlet.stopped() {
-                // What was read cannot be read again by anybody, so the complete lines go on.
-                return Ok(hand_on(&mut lines, outlet));
+                // What was read cannot be read again by anybody, so all of it goes on, a line without its end as well.
+                return Ok(hand_on_rest(&mut lines, outlet));
             }
             let readable = wait(&self.input).map_err(failed)?;
             if readable {
@@ -73,13 +73,19 @@ impl Stdin {
                 }
             }
         }
-        while let Some(batch) = lines.finish(outlet.clock().now()) {
-            if let Err(closed) = outlet.send_blocking(Feed::Batch(batch)) {
-                return Ok(Err(closed));
-            }
+        if let Err(closed) = hand_on_rest(&mut lines, outlet) {
+            return Ok(Err(closed));
         }
         Ok(outlet.send_blocking(Feed::Ended(id)))
     }
+}
+
+/// Hands on everything that was read.
+fn hand_on_rest(lines: &mut Lines, outlet: &Outlet) -> Result<(), Closed> {
+    while let Some(batch) = lines.finish(outlet.clock().now()) {
+        outlet.send_blocking(Feed::Batch(batch))?;
+    }
+    Ok(())
 }
 
 /// Hands on complete lines; all that the buffer holds when it is full several times over.

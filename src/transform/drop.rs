@@ -40,7 +40,7 @@ fn check<'a>(name: &'a Located<String>, schema: &Schema, dropped: &mut BTreeSet<
         let hint = match text {
             "attributes" => "empty it with `mask: { column: attributes, with: redact }`".to_owned(),
             text if FIXED.contains(&text) => "the engine needs it".to_owned(),
-            text => format!("empty it with `set: {{ {text}: null }}`"),
+            text => format!("empty it with `set: {{ {text}: \"null\" }}`"),
         };
         return Some(problem.hint(hint));
     }
@@ -79,7 +79,7 @@ mod tests {
         for (column, message, hint) in [
             ("statsu", "cannot find column `statsu`", Some("did you mean `status`?")),
             ("ts", "cannot drop `ts`, every schema has it", Some("the engine needs it")),
-            ("message", "cannot drop `message`, every schema has it", Some("empty it with `set: { message: null }`")),
+            ("message", "cannot drop `message`, every schema has it", Some("empty it with `set: { message: \"null\" }`")),
             ("zzz", "cannot find column `zzz`", None),
         ] {
             let problem = check(&[column]).unwrap_err();

@@ -129,7 +129,7 @@ fn find_column<'s>(config: &MaskConfig, schema: &'s Schema) -> Result<(usize, &'
             .hint("JSON takes `with: regex` or `with: redact`")),
         _ => Err(name
             .problem(format!("cannot mask `{}`, it is {what} and not text", name.value))
-            .hint(format!("empty it with `set: {{ {}: null }}`", name.value))),
+            .hint(format!("empty it with `set: {{ {}: \"null\" }}`", name.value))),
     }
 }
 
