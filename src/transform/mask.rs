@@ -1,11 +1,12 @@
 //! `mask: { column: client_ip, with: ip_prefix }`: makes a column's values unrecognisable.
 //!
-//! Null stays null. What a method cannot work on is replaced, never let through.
+//! Null stays null. Values of the column that `attributes` keeps go, too. What a method cannot work on is replaced, never let through.
 
+use super::attributes::Strays;
 use super::{Built, FIXED, MaskConfig, MaskMethod, Transform, TransformCounts, ip, pattern};
 use crate::place::{Located, Problem, did_you_mean};
 use crate::record::event::EventBatch;
-use crate::record::schema::{Column, ColumnType, Schema};
+use crate::record::schema::{BUILT_IN, Column, ColumnType, Schema};
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, StringBuilder, new_null_array};
 use arrow::datatypes::DataType;
 use hmac::{Hmac, Mac};
@@ -40,6 +41,9 @@ struct Mask {
     /// Whether values must stay JSON.
     json: bool,
     method: Method,
+    strays: Strays,
+    /// The column `attributes`, by number.
+    attributes: usize,
 }
 
 enum Method {
@@ -74,7 +78,12 @@ pub(super) fn build(config: &MaskConfig, schema: &Schema) -> Result<Built, Vec<P
     let mut problems = foreign_options(config);
     let method = match find_column(config, schema) {
         Ok((number, column)) => match method(config, column.kind == ColumnType::Json) {
-            Ok(method) => Some(Mask { column: number, json: column.kind == ColumnType::Json, method }),
+            Ok(method) => {
+                let attributes = BUILT_IN.iter().position(|(name, _)| *name == "attributes");
+                let attributes = attributes.expect("every schema has attributes");
+                let json = column.kind == ColumnType::Json;
+                Some(Mask { column: number, json, method, strays: Strays::of(column), attributes })
+            }
             Err(problem) => {
                 problems.push(problem);
                 None
@@ -188,6 +197,12 @@ impl Transform for Mask {
         let (masked, broken) = self.masked(values);
         counts.failed += broken;
         columns[self.column] = masked;
+        if self.column != self.attributes {
+            let attributes = columns[self.attributes].as_any().downcast_ref().expect("attributes are text");
+            if let Some(removed) = self.strays.removed(attributes) {
+                columns[self.attributes] = Arc::new(removed);
+            }
+        }
         let rows = RecordBatch::try_new(batch.rows.schema(), columns).expect("a mask keeps type and length");
         EventBatch { rows, ..batch }
     }
@@ -301,6 +316,18 @@ mod tests {
     fn addresses_become_networks_and_the_rest_is_redacted() {
         let (values, _) = check(&config("client_ip", MaskMethod::IpPrefix), &[Some("10.1.2.3:80"), Some("bob"), None]);
         assert_eq!(values, [Some("10.1.2.0/24".to_owned()), Some("[redacted]".to_owned()), None]);
+    }
+
+    #[test]
+    fn what_had_no_place_in_the_column_is_masked_too() {
+        let (step, _) = build_step(&Config::Mask(config("client_ip", MaskMethod::IpPrefix)), &schema()).unwrap();
+        let mut events = batch(&[Some(1)]);
+        let mut columns = events.rows.columns().to_vec();
+        columns[11] = Arc::new(StringArray::from(vec![r#"{"client_ip":["10.1.2.3"],"q":"x"}"#]));
+        events.rows = RecordBatch::try_new(events.rows.schema(), columns).unwrap();
+        let rows = step.apply(events, &mut TransformCounts::default()).rows;
+        let attributes: &StringArray = rows.column(11).as_any().downcast_ref().unwrap();
+        assert_eq!(attributes.value(0), r#"{"client_ip":null,"q":"x"}"#);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!
 //! The columns of [`FIXED`] belong to the engine: no step changes them.
 
+mod attributes;
 mod drop;
 mod filter;
 mod ip;
@@ -75,6 +76,9 @@ impl Config {
 }
 
 /// `mask: { column: client_ip, with: ip_prefix }`
+///
+/// Values of the column that `attributes` keeps, because they are of another type or stood under a second key, become
+/// null there. Texts (`message`) and dead letters are not searched.
 ///
 /// Its `Debug` form leaves the key out.
 #[derive(Clone, Deserialize, JsonSchema)]

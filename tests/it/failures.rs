@@ -2,6 +2,7 @@
 
 use crate::harness::{Running, assert_exit, headrig, pipeline, temporary, text};
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -106,6 +107,23 @@ fn a_second_daemon_on_the_same_archive() {
     assert_exit(&output, 1);
     assert_says(&output, &["cannot open the archive", "hint:"]);
     drop(first);
+}
+
+#[test]
+fn a_failed_archive_ends_a_daemon_whose_input_is_silent() {
+    let folder = temporary();
+    let (archive, input) = (folder.path().join("a"), folder.path().join("in.log"));
+    fs::write(&input, "{\"message\":\"one\"}\n").unwrap();
+    let source = format!("{{ type: file, paths: [\"{}\"], follow: true }}", input.display());
+    let following = yaml(&archive.display().to_string(), &source);
+    let file = pipeline(folder.path(), &following.replace("archive: {", "archive: { flush: { every: 200ms },"));
+    let mut running = Running::start(headrig().args(["run"]).arg(&file));
+    crate::harness::until(Duration::from_secs(30), || !visible(&archive).is_empty());
+    fs::remove_dir_all(archive.join("_headrig/p/staging")).unwrap();
+    let mut more = fs::OpenOptions::new().append(true).open(&input).unwrap();
+    more.write_all(b"{\"message\":\"two\"}\n").unwrap();
+    crate::harness::until(Duration::from_secs(30), || running.has_ended());
+    assert_eq!(running.wait(), Some(1), "it ends by itself, though no line comes any more");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use syn::visit::Visit;
-use syn::{Attribute, ItemMod, ItemUse, Macro, UseTree};
+use syn::{Attribute, ItemMod, ItemUse, Macro, UseTree, Visibility};
 
 /// What each room may import, from top to bottom.
 const STAGES: [&str; 8] = ["source", "decode", "transform", "metric", "window", "alert", "sink", "archive"];
@@ -121,6 +121,9 @@ impl<'ast> Visit<'ast> for Paths {
         self.add(&names);
         syn::visit::visit_path(self, path);
     }
+
+    /// `pub(crate)` names no room.
+    fn visit_visibility(&mut self, _: &'ast Visibility) {}
 
     /// A macro's arguments are no syntax yet: every run of names between `::` counts.
     fn visit_macro(&mut self, call: &'ast Macro) {
