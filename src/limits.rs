@@ -47,6 +47,10 @@ pub const LABEL_VALUE_BYTES: usize = 1_024;
 /// (`window_groups`) and stay in the archive.
 pub const GROUPS_PER_WINDOW: usize = 100_000;
 
+/// Rows of closed windows that wait for a seal, all windows of a pipeline together; at this many one is made before its
+/// time. Live, a flush by time comes first; a replay closes days of windows within seconds, and they wait in memory.
+pub const WINDOW_ROWS_UNSEALED: usize = 100_000;
+
 /// A partition that has been silent for this long doesn't hold event time back any more.
 pub const IDLE_AFTER: Span = Span::from_secs(30);
 

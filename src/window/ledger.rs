@@ -25,6 +25,8 @@ pub(super) struct Ledger {
     closed: BTreeMap<i64, Closed>,
     /// Largest end (µs) of a window that was drained.
     drained_through: Option<i64>,
+    /// Rows in all `closed`.
+    rows: usize,
     /// Entries in all `late` maps.
     entries: usize,
     /// Most entries; further ones are only in the definition's counter.
@@ -33,11 +35,17 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn new(cap: usize) -> Self {
-        Self { closed: BTreeMap::new(), drained_through: None, entries: 0, cap }
+        Self { closed: BTreeMap::new(), drained_through: None, rows: 0, entries: 0, cap }
     }
 
     pub(super) fn close(&mut self, start: i64, rows: RecordBatch) {
+        self.rows += rows.num_rows();
         self.closed.entry(start).or_default().rows = Some(rows);
+    }
+
+    /// Rows that wait to be drained, at most: a late record may be of a group that has one.
+    pub(super) fn rows(&self) -> usize {
+        self.rows + self.entries
     }
 
     /// Notes a record of group `key` that missed the windows starting from `first` to `last`, `every` apart.
@@ -63,7 +71,7 @@ impl Ledger {
     /// Takes all rows out, each with its late records, as (start, rows).
     pub(super) fn drain(&mut self, plan: &Plan, converter: &RowConverter, failed: &mut u64) -> Vec<(i64, RecordBatch)> {
         let closed = std::mem::take(&mut self.closed);
-        self.entries = 0;
+        (self.rows, self.entries) = (0, 0);
         if let Some(last) = closed.keys().next_back() {
             self.drained_through = self.drained_through.max(Some(last + plan.size));
         }
