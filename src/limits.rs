@@ -54,7 +54,7 @@ pub const STATES_PER_WINDOW: usize = 1_000_000;
 
 /// Rows of closed windows, and one more for each window, that wait for the archive; more are sealed at once. Old input
 /// is read much faster than it was written and may close days of windows between two seals by time.
-pub const WINDOW_ROWS_WAITING: usize = 20_000;
+pub const WINDOW_ROWS_WAITING: usize = 100_000;
 
 /// Panes that a window may be put together from; `check` refuses more, which would make each closing a merge of that
 /// many states per group.

@@ -92,6 +92,10 @@ fn check_level(
             Some("write `partition_by: [date, hour]`".into()),
         )),
         ("date" | "hour", None) => None,
+        (_, Some(column)) if column.high_cardinality => Some((
+            format!("cannot partition by {name:?}, it is marked as high-cardinality: each value would be a folder"),
+            Some("filter by it when reading, or `set:` a coarser column for it".into()),
+        )),
         (_, Some(column)) if column.kind == ColumnType::Text => None,
         (_, Some(column)) => Some((
             format!("cannot partition by {name:?}, it is of type {}, expected a text column", column.kind.as_str()),

@@ -92,8 +92,9 @@ async fn daemon(args: &Args, prepared: Prepared, clock: Arc<dyn Clock>) -> anyho
     let surroundings = Surroundings { clock, telemetry: SelfMetrics::new() };
     let mut wishes = signals::listen(args.drain_timeout)?;
     let Prepared { mut files, plans } = prepared;
+    let listen = plans[0].listen;
     let listener =
-        server::bind(plans[0].listen).await.map_err(|error| anyhow::Error::new(Hinted::new(&error, error.hint())))?;
+        server::bind(listen).await.map_err(|error| anyhow::Error::new(Hinted::new(&error, error.hint())))?;
     let mut connected = connect(plans, &surroundings)?;
     let state = Arc::new(State::default());
     let shown = surface(&state, &surroundings.telemetry);
@@ -105,6 +106,9 @@ async fn daemon(args: &Args, prepared: Prepared, clock: Arc<dyn Clock>) -> anyho
     loop {
         let (code, next) = run_until_changed(args, connected, &state, &surroundings, &mut wishes, &files).await;
         let Some(next) = next else { return Ok(code) };
+        if next.plans[0].listen != listen {
+            tracing::warn!(%listen, "`server.listen` changes only with a restart");
+        }
         connected = match connect(next.plans, &surroundings) {
             Ok(connected) => {
                 files = next.files;

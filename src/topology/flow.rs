@@ -112,10 +112,10 @@ impl Flow {
         self.advance()
     }
 
-    /// All input has been read to its end: closes every window.
-    pub fn finish(&mut self) -> Vec<AlertEvent> {
-        let closed = self.windows.finish();
-        self.evaluate(&closed)
+    /// All input has been read to its end: closes the windows that are next in event time. `None` when all are closed.
+    pub fn finish_next(&mut self) -> Option<Vec<AlertEvent>> {
+        let closed = self.windows.finish_next();
+        (!closed.is_empty()).then(|| self.evaluate(&closed))
     }
 
     /// Window results that are not stored yet; they count as stored from now on.

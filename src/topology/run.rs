@@ -196,8 +196,12 @@ impl Runner {
     async fn finish(mut self, failed: Option<RunError>, stopped: bool) -> Result<End, RunError> {
         let intact = self.storing.as_ref().is_none_or(|storing| !storing.has_failed());
         if failed.is_none() && !stopped && intact {
-            let alerts = self.flow.finish();
-            self.alert(alerts).await;
+            while let Some(alerts) = tokio::task::block_in_place(|| self.flow.finish_next()) {
+                self.alert(alerts).await;
+                if self.seal_is_due() {
+                    self.seal().await;
+                }
+            }
         }
         self.seal().await;
         self.measure();

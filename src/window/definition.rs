@@ -115,6 +115,11 @@ impl Definition {
         self.ledger.drain(&self.plan, &self.converter, &mut self.failed_total)
     }
 
+    /// What the clock has to show for the next window to close, `None` without an open one.
+    pub(super) fn next_close(&self) -> Option<i64> {
+        (self.next_close != i64::MAX).then(|| self.next_close + self.plan.lateness)
+    }
+
     fn place(&mut self, stamp: i64, batch: &Batch, row: usize) {
         // The windows that hold `stamp` start from `oldest` to `newest`.
         let newest = floor(stamp, self.plan.every);

@@ -45,6 +45,15 @@ impl Windows {
         self.each(Definition::finish)
     }
 
+    /// As [`Self::finish`], but only those windows that the clock would close next, so that nobody has to hold the rows
+    /// of all at once. To be called until it returns none.
+    pub fn finish_next(&mut self) -> Vec<WindowRows> {
+        let next = self.definitions.iter().filter_map(Definition::next_close).min();
+        let closed = next.map(|clock| self.advance(EventTime::from_micros(clock))).unwrap_or_default();
+        // A window so far off that no clock gets there, or none at all.
+        if closed.is_empty() { self.finish() } else { closed }
+    }
+
     /// Hands out, for storing, the rows of all windows closed since the last call, with their late records counted up
     /// to now. A late record whose group had no row gets one here, without values. Rows are kept in memory until
     /// this is called; call it regularly.

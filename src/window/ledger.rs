@@ -64,7 +64,7 @@ impl Ledger {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.waiting
+        self.waiting + self.entries
     }
 
     /// Takes all rows out, each with its late records, as (start, rows).

@@ -343,6 +343,14 @@ fn records() -> impl Strategy<Value = Vec<Record>> {
     })
 }
 
+#[test]
+fn ending_step_by_step_comes_to_an_end_however_far_a_record_is() {
+    let mut windows = Windows::new(two_definitions());
+    windows.push(&Feed::default().batch(&[at(i64::MIN / 2_000), at(0), at(i64::MAX / 2_000)]));
+    let steps = std::iter::from_fn(|| Some(windows.finish_next()).filter(|w| !w.is_empty())).count();
+    assert!(steps > 0 && windows.finish_next().is_empty());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -370,6 +378,26 @@ proptest! {
         prop_assert_eq!(all(&whole.0), all(&parts.0));
         prop_assert_eq!(all(&whole.1), all(&parts.1));
         prop_assert_eq!(whole.2, parts.2);
+    }
+
+    #[test]
+    fn ending_step_by_step_gives_what_ending_at_once_gives(records in records()) {
+        let end = |finish: fn(&mut Windows) -> Vec<Vec<WindowRows>>| {
+            let mut windows = Windows::new(two_definitions());
+            windows.push(&Feed::default().batch(&records));
+            let closed = finish(&mut windows);
+            let steps = closed.len();
+            let waiting = windows.waiting();
+            let drained = windows.drain();
+            assert!(waiting >= drained.iter().map(|w| w.rows.num_rows()).sum());
+            assert_eq!(windows.waiting(), 0);
+            (show(&closed.concat()), show(&drained), steps)
+        };
+        let at_once = end(|windows| vec![windows.finish()]);
+        let in_steps = end(|windows| std::iter::from_fn(|| Some(windows.finish_next()).filter(|w| !w.is_empty())).collect());
+        prop_assert_eq!(&at_once.0, &in_steps.0);
+        prop_assert_eq!(&at_once.1, &in_steps.1);
+        prop_assert!(in_steps.2 > 1 || at_once.0.len() < 5, "in steps");
     }
 
     #[test]

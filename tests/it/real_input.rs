@@ -137,7 +137,9 @@ fn flow_over(input: &[u8], yaml: &str, records: usize) -> (String, Vec<WindowRow
         };
         alerts.extend(flow.batch(&raw).alerts);
     }
-    alerts.extend(flow.finish());
+    while let Some(more) = flow.finish_next() {
+        alerts.extend(more);
+    }
     let lines: Vec<String> = alerts.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
     (lines.join("\n"), flow.drain_windows())
 }
