@@ -7,6 +7,7 @@ use crate::telemetry::metrics::SelfMetrics;
 use crate::time::Span;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 /// Waits between two tries of a delivery: doubled from the first to the last.
 const FIRST_WAIT: Span = Span::from_secs(1);
@@ -19,6 +20,10 @@ pub(super) struct Notifying {
     routes: Vec<Route>,
     queues: Vec<mpsc::Sender<AlertEvent>>,
     tasks: Vec<JoinHandle<u64>>,
+    stop: CancellationToken,
+    /// Receiver and event of those that found a full queue after the stop. As many as come of what the sources had handed
+    /// on by then.
+    postponed: Vec<(usize, AlertEvent)>,
 }
 
 impl Notifying {
@@ -27,8 +32,10 @@ impl Notifying {
         receivers: Vec<(String, Box<dyn Sink>)>,
         routes: Vec<Route>,
         telemetry: &SelfMetrics,
+        stop: CancellationToken,
     ) -> Self {
-        let mut notifying = Self { names: Vec::new(), routes, queues: Vec::new(), tasks: Vec::new() };
+        let (names, queues, tasks, postponed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut notifying = Self { names, routes, queues, tasks, stop, postponed };
         for (name, sink) in receivers {
             let (queue, events) = mpsc::channel(limits::ALERT_QUEUE);
             let receiver =
@@ -40,18 +47,33 @@ impl Notifying {
         notifying
     }
 
-    /// Queues events for the receivers that the routes name, waiting where a queue is full.
-    pub(super) async fn send(&self, events: &[AlertEvent]) {
+    /// Queues events for the receivers that the routes name, waiting where a queue is full. Told to stop, it doesn't wait:
+    /// a receiver that is stuck must not keep what was read from being stored. Its events wait for [`Self::end`].
+    pub(super) async fn send(&mut self, events: &[AlertEvent]) {
         for event in events {
             for index in route(&self.routes, &self.names, event) {
-                // A receiver's task ends only after its queue.
-                let _ = self.queues[index].send(event.clone()).await;
+                // In order: behind a postponed event, all are.
+                let behind = self.postponed.iter().any(|(receiver, _)| *receiver == index);
+                let queued = !behind
+                    && tokio::select! {
+                        biased;
+                        // A receiver's task ends only after its queue.
+                        _ = self.queues[index].send(event.clone()) => true,
+                        () = self.stop.cancelled() => false,
+                    };
+                if !queued {
+                    self.postponed.push((index, event.clone()));
+                }
             }
         }
     }
 
     /// Waits until every receiver has what was queued for it, or has given up. Returns how many events were given up.
     pub(super) async fn end(self) -> u64 {
+        for (index, event) in self.postponed {
+            // As above.
+            let _ = self.queues[index].send(event).await;
+        }
         drop(self.queues);
         let mut lost = 0;
         for task in self.tasks {
@@ -108,5 +130,67 @@ impl Receiver {
     fn count(&self, outcome: &str, events: usize) {
         let labels = [self.pipeline.as_str(), self.name.as_str(), outcome];
         self.telemetry.notify.with_label_values(&labels).inc_by(events as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::alert::AlertStatus;
+    use crate::sink::SinkError;
+    use crate::time::EventTime;
+    use futures::future::BoxFuture;
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+    use tokio::sync::Semaphore;
+
+    /// Takes what comes once it is let through.
+    #[derive(Debug)]
+    struct Stuck {
+        gate: Arc<Semaphore>,
+        taken: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Sink for Stuck {
+        fn deliver<'a>(&'a mut self, events: &'a [AlertEvent]) -> BoxFuture<'a, Result<(), SinkError>> {
+            Box::pin(async move {
+                let _open = self.gate.acquire().await.unwrap();
+                self.taken.lock().unwrap().extend(events.iter().map(|event| event.id.clone()));
+                Ok(())
+            })
+        }
+    }
+
+    fn event(number: usize) -> AlertEvent {
+        AlertEvent {
+            id: number.to_string(),
+            pipeline: "p".to_owned(),
+            status: AlertStatus::Firing,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            values: BTreeMap::new(),
+            window_start: EventTime::from_micros(0),
+            window_end: EventTime::from_micros(1),
+            starts_at: EventTime::from_micros(1),
+            ends_at: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn told_to_stop_nothing_waits_for_a_stuck_receiver_and_nothing_is_lost() {
+        let (gate, taken) = (Arc::new(Semaphore::new(0)), Arc::new(Mutex::new(Vec::new())));
+        let sink: Box<dyn Sink> = Box::new(Stuck { gate: Arc::clone(&gate), taken: Arc::clone(&taken) });
+        let stop = CancellationToken::new();
+        let receivers = vec![("r".to_owned(), sink)];
+        let mut notifying = Notifying::spawn("p", receivers, Vec::new(), &SelfMetrics::new(), stop.clone());
+        stop.cancel();
+        let events: Vec<AlertEvent> = (0..3 * limits::ALERT_QUEUE).map(event).collect();
+        // Without a stop, this would wait for ever.
+        notifying.send(&events).await;
+        assert!(taken.lock().unwrap().is_empty());
+        gate.add_permits(1);
+        assert_eq!(notifying.end().await, 0);
+        let expected: Vec<String> = events.into_iter().map(|event| event.id).collect();
+        assert_eq!(*taken.lock().unwrap(), expected, "all, in order");
     }
 }

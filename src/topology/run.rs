@@ -95,8 +95,9 @@ impl Connected {
     /// The first source or archive failure; what could be stored until then is sealed.
     pub async fn run(self, stop: CancellationToken) -> Result<End, RunError> {
         let Self { pipeline, flow, sources, archive, checkpoint, receivers, routes, surroundings, progress } = self;
+        let stop = stop.child_token();
         let mut runner = Runner {
-            notifying: Notifying::spawn(&pipeline, receivers, routes, &surroundings.telemetry),
+            notifying: Notifying::spawn(&pipeline, receivers, routes, &surroundings.telemetry, stop.clone()),
             storing: archive.map(|(archive, flush)| Storing::spawn(archive, flush)),
             last_tick: surroundings.clock.monotonic(),
             pipeline,
@@ -108,7 +109,6 @@ impl Connected {
             receipts: Vec::new(),
             end: End::default(),
         };
-        let stop = stop.child_token();
         let (mut tasks, feeds) = runner.spawn_sources(sources, &stop);
         let failed = runner.work_off(feeds, &mut tasks, &stop).await;
         runner.finish(failed, stop.is_cancelled()).await
