@@ -73,15 +73,23 @@ fn prepare(paths: &[PathBuf]) -> anyhow::Result<Option<Prepared>> {
 }
 
 /// Pipelines of one daemon share a listener and have different names.
-fn conflict(plans: &[Plan]) -> Option<(&'static str, &'static str)> {
+fn conflict(plans: &[Plan]) -> Option<(String, &'static str)> {
     let names: BTreeSet<&str> = plans.iter().map(|plan| plan.pipeline.as_str()).collect();
     let listen: BTreeSet<_> = plans.iter().map(|plan| plan.listen).collect();
+    let mut metrics = BTreeSet::new();
+    let twice = plans.iter().flat_map(|plan| &plan.metrics).find(|metric| !metrics.insert(metric.name()));
     if names.len() < plans.len() {
-        Some(("cannot run two pipelines of one name", "rename one of them: `pipeline: …`"))
+        Some(("cannot run two pipelines of one name".to_owned(), "rename one of them: `pipeline: …`"))
     } else if listen.len() > 1 {
-        Some(("cannot serve one daemon on several addresses", "give all files the same `server: { listen: … }`"))
+        Some((
+            "cannot serve one daemon on several addresses".to_owned(),
+            "give all files the same `server: { listen: … }`",
+        ))
     } else {
-        None
+        let message = |name| format!("cannot serve the metric `{name}` of two pipelines");
+        twice.map(|metric| {
+            (message(metric.name()), "rename it in one of them: Prometheus refuses a name that comes twice")
+        })
     }
 }
 
