@@ -20,7 +20,8 @@ pub(super) struct Display {
 }
 
 struct Counts {
-    pipelines: Vec<Arc<Progress>>,
+    /// By the name of the pipeline.
+    pipelines: Vec<(String, Arc<Progress>)>,
     clock: Arc<dyn Clock>,
     started: Monotonic,
 }
@@ -28,7 +29,7 @@ struct Counts {
 impl Display {
     /// With `--once`: draws on a terminal from now on, and sums up at the end.
     pub(super) fn start(once: bool, connected: &[Connected], clock: Arc<dyn Clock>) -> Self {
-        let pipelines = connected.iter().map(Connected::progress).collect();
+        let pipelines = connected.iter().map(|c| (c.pipeline().to_owned(), c.progress())).collect();
         let counts = Arc::new(Counts { pipelines, started: clock.monotonic(), clock });
         let drawn = Arc::clone(&counts);
         let drawing = (once && io::stderr().is_terminal()).then(|| {
@@ -61,7 +62,7 @@ impl Display {
     }
 
     fn sum_up(&self, pipeline: &str, end: &End, on_terminal: bool) {
-        let totals = self.counts.totals();
+        let totals = self.counts.totals(Some(pipeline));
         let errors: Vec<String> = end.errors.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         let late: Vec<String> = end.late.iter().map(|(window, count)| format!("{window} {count}")).collect();
         let seconds = self.counts.seconds();
@@ -106,9 +107,10 @@ impl Display {
 }
 
 impl Counts {
-    fn totals(&self) -> Totals {
+    /// Of one pipeline, or of all.
+    fn totals(&self, only: Option<&str>) -> Totals {
         let mut sum = Totals { lines: 0, bytes: 0, rows: 0, dead: 0, total_bytes: Some(0) };
-        for totals in self.pipelines.iter().map(|progress| progress.totals()) {
+        for totals in self.pipelines.iter().filter(|p| only.is_none_or(|only| p.0 == only)).map(|p| p.1.totals()) {
             sum.lines += totals.lines;
             sum.bytes += totals.bytes;
             sum.rows += totals.rows;
@@ -123,7 +125,7 @@ impl Counts {
     }
 
     fn line(&self) -> String {
-        let totals = self.totals();
+        let totals = self.totals(None);
         let rate = totals.bytes as f64 / 1e6 / self.seconds();
         let percent = totals.total_bytes.filter(|total| *total > 0).map_or(String::new(), |total| {
             format!("  {:.0} %", (totals.bytes as f64 / total as f64 * 100.0).min(100.0))

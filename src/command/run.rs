@@ -84,7 +84,7 @@ fn conflict(plans: &[Plan]) -> Option<(String, &'static str)> {
         Some(("cannot serve one daemon on several addresses".to_owned(), hint))
     } else {
         let name = metric::clash(plans.iter().map(|plan| plan.metrics.as_slice()))?;
-        Some((format!("cannot serve the metric {name} with two types"), "rename it in one of the files"))
+        Some((format!("cannot serve the metric `{name}` with two types"), "rename it in one of the files"))
     }
 }
 
@@ -93,8 +93,7 @@ async fn daemon(args: &Args, prepared: Prepared, clock: Arc<dyn Clock>) -> anyho
     let mut wishes = signals::listen(args.drain_timeout)?;
     let Prepared { mut files, plans } = prepared;
     let listen = plans[0].listen;
-    let listener =
-        server::bind(listen).await.map_err(|error| anyhow::Error::new(Hinted::new(&error, error.hint())))?;
+    let listener = server::bind(listen).await.map_err(|error| anyhow::Error::new(Hinted::new(&error, error.hint())))?;
     let mut connected = connect(plans, &surroundings)?;
     let state = Arc::new(State::default());
     let shown = surface(&state, &surroundings.telemetry);

@@ -65,7 +65,7 @@ impl Compiler {
             .state
             .create_logical_expr_from_sql_expr(ExprWithAlias { expr: parsed, alias: None }, &df_schema)
             .map_err(failed)?;
-        refuse_volatile(sql, &logical)?;
+        refuse_unmeant(sql, &logical)?;
         let logical = fractional_division(logical, &df_schema).map_err(failed)?;
         let physical = self.state.create_physical_expr(logical, &df_schema).map_err(failed)?;
         let data_type = physical.data_type(schema).map_err(failed)?;
@@ -91,7 +91,16 @@ pub(super) fn parse(sql: &Located<String>) -> Result<Sql, Vec<Problem>> {
         .map_err(|error| vec![from_datafusion(sql, &error)])
 }
 
-fn refuse_volatile(sql: &Located<String>, logical: &Expr) -> Result<(), Vec<Problem>> {
+fn is_comparison(op: Operator) -> bool {
+    matches!(op, Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq)
+}
+
+fn is_null(part: &Expr) -> bool {
+    matches!(part, Expr::Literal(value, _) if value.is_null())
+}
+
+/// Refuses what is sound SQL and yet never meant.
+fn refuse_unmeant(sql: &Located<String>, logical: &Expr) -> Result<(), Vec<Problem>> {
     let mut problem = None;
     let _ = logical.apply(|part| {
         match part {
@@ -105,6 +114,14 @@ fn refuse_volatile(sql: &Located<String>, logical: &Expr) -> Result<(), Vec<Prob
                 problem = Some(
                     sql.problem(format!("cannot use the aggregate {}() on single rows", call.func.name()))
                         .hint("aggregates stand under `windows: … aggregate:`"),
+                );
+            }
+            Expr::BinaryExpr(BinaryExpr { left, op, right })
+                if is_comparison(*op) && (is_null(left) || is_null(right)) =>
+            {
+                problem = Some(
+                    sql.problem("cannot compare with null, the result is never true")
+                        .hint("write `… is null` or `… is not null`"),
                 );
             }
             _ => {}
@@ -150,7 +167,12 @@ fn from_datafusion(sql: &Located<String>, error: &DataFusionError) -> Problem {
     let message = readable(&message);
     let problem = Problem::new(place.unwrap_or(sql.place), format!("cannot compile `{shown}`: {message}"));
     let of_types = ["coerce", "common", "expects", "requires", "only supports"].iter().any(|w| message.contains(w));
-    if of_types {
+    if message.contains("PGOverlap") {
+        let message = format!("cannot compile `{shown}`: `&&` is no operator here");
+        Problem::new(problem.place, message).hint("write `and`")
+    } else if shown.contains("filter (") && !shown.contains("filter (where") {
+        problem.hint("a filter is written `filter (where …)`")
+    } else if of_types {
         problem.hint("change a type with a cast, as in `status::text`; texts stand in '…'")
     } else {
         problem
@@ -252,6 +274,9 @@ mod tests {
             ("random() > 0.5", "cannot use random()"),
             ("count(*) > 1", "cannot use the aggregate count()"),
             ("a.b = 1", "cannot resolve `a.b`"),
+            ("status != null", "cannot compare with null"),
+            ("path = 'x' or null = status", "cannot compare with null"),
+            ("status > 1 && path = 'x'", "cannot compile `status > 1 && path = 'x'`: `&&` is no operator here"),
             ("path + 1 = 'x' - path", "cannot compile"),
         ] {
             let problem = fails(sql);

@@ -22,6 +22,11 @@ pub(super) struct Notifying {
     tasks: Vec<JoinHandle<u64>>,
     /// Nobody waits any longer: what fails now is given up.
     closing: CancellationToken,
+    /// What comes after this finds no room in a full queue and is put aside.
+    stop: CancellationToken,
+    /// Receiver and event of those that found a full queue after the stop. As many as come of what the sources had handed
+    /// on by then.
+    postponed: Vec<(usize, AlertEvent)>,
 }
 
 impl Notifying {
@@ -30,11 +35,11 @@ impl Notifying {
         receivers: Vec<(String, Box<dyn Sink>)>,
         routes: Vec<Route>,
         telemetry: &SelfMetrics,
-        stop: &CancellationToken,
+        stop: CancellationToken,
     ) -> Self {
         let closing = stop.child_token();
-        let (names, queues, tasks) = (Vec::new(), Vec::new(), Vec::new());
-        let mut notifying = Self { names, routes, queues, tasks, closing };
+        let (names, queues, tasks, postponed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut notifying = Self { names, routes, queues, tasks, closing, stop, postponed };
         for (name, sink) in receivers {
             let (queue, events) = mpsc::channel(limits::ALERT_QUEUE);
             let receiver = Receiver {
@@ -51,18 +56,33 @@ impl Notifying {
         notifying
     }
 
-    /// Queues events for the receivers that the routes name, waiting where a queue is full.
-    pub(super) async fn send(&self, events: &[AlertEvent]) {
+    /// Queues events for the receivers that the routes name, waiting where a queue is full. Told to stop, it doesn't wait:
+    /// a receiver that is stuck must not keep what was read from being stored. Its events wait for [`Self::end`].
+    pub(super) async fn send(&mut self, events: &[AlertEvent]) {
         for event in events {
             for index in route(&self.routes, &self.names, event) {
-                // A receiver's task ends only after its queue.
-                let _ = self.queues[index].send(event.clone()).await;
+                // In order: behind a postponed event, all are.
+                let behind = self.postponed.iter().any(|(receiver, _)| *receiver == index);
+                let queued = !behind
+                    && tokio::select! {
+                        biased;
+                        // A receiver's task ends only after its queue.
+                        _ = self.queues[index].send(event.clone()) => true,
+                        () = self.stop.cancelled() => false,
+                    };
+                if !queued {
+                    self.postponed.push((index, event.clone()));
+                }
             }
         }
     }
 
     /// Waits until every receiver has what was queued for it, or has given up. Returns how many events were given up.
     pub(super) async fn end(self) -> u64 {
+        for (index, event) in self.postponed {
+            // As above.
+            let _ = self.queues[index].send(event).await;
+        }
         drop(self.queues);
         self.closing.cancel();
         let mut lost = 0;
@@ -135,6 +155,25 @@ mod tests {
     use futures::future::BoxFuture;
     use std::collections::BTreeMap;
     use std::io;
+    use std::sync::{Arc, Mutex};
+    use tokio::sync::Semaphore;
+
+    /// Takes what comes once it is let through.
+    #[derive(Debug)]
+    struct Stuck {
+        gate: Arc<Semaphore>,
+        taken: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Sink for Stuck {
+        fn deliver<'a>(&'a mut self, events: &'a [AlertEvent]) -> BoxFuture<'a, Result<(), SinkError>> {
+            Box::pin(async move {
+                let _open = self.gate.acquire().await.unwrap();
+                self.taken.lock().unwrap().extend(events.iter().map(|event| event.id.clone()));
+                Ok(())
+            })
+        }
+    }
 
     /// A receiver whose disk is full and stays so.
     #[derive(Debug)]
@@ -146,18 +185,17 @@ mod tests {
         }
     }
 
-    fn event() -> AlertEvent {
-        let time = EventTime::from_micros(0);
+    fn event(number: usize) -> AlertEvent {
         AlertEvent {
-            id: "a".to_owned(),
+            id: number.to_string(),
             pipeline: "p".to_owned(),
             status: AlertStatus::Firing,
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             values: BTreeMap::new(),
-            window_start: time,
-            window_end: time,
-            starts_at: time,
+            window_start: EventTime::from_micros(0),
+            window_end: EventTime::from_micros(1),
+            starts_at: EventTime::from_micros(1),
             ends_at: None,
         }
     }
@@ -166,11 +204,29 @@ mod tests {
     async fn a_receiver_that_never_works_holds_up_neither_a_stop_nor_the_end() {
         let stop = CancellationToken::new();
         let receivers: Vec<(String, Box<dyn Sink>)> = vec![("ops".to_owned(), Box::new(Full))];
-        let notifying = Notifying::spawn("p", receivers, Vec::new(), &SelfMetrics::new(), &stop);
-        let events = vec![event(); 3 * limits::ALERT_QUEUE];
+        let mut notifying = Notifying::spawn("p", receivers, Vec::new(), &SelfMetrics::new(), stop.clone());
+        let events = vec![event(0); 3 * limits::ALERT_QUEUE];
         let sending = notifying.send(&events);
         let stopping = async { stop.cancel() };
         tokio::join!(sending, stopping);
         assert_eq!(notifying.end().await, events.len() as u64, "all are counted as not delivered");
+    }
+
+    #[tokio::test]
+    async fn told_to_stop_nothing_waits_for_a_stuck_receiver_and_nothing_is_lost() {
+        let (gate, taken) = (Arc::new(Semaphore::new(0)), Arc::new(Mutex::new(Vec::new())));
+        let sink: Box<dyn Sink> = Box::new(Stuck { gate: Arc::clone(&gate), taken: Arc::clone(&taken) });
+        let stop = CancellationToken::new();
+        let receivers = vec![("r".to_owned(), sink)];
+        let mut notifying = Notifying::spawn("p", receivers, Vec::new(), &SelfMetrics::new(), stop.clone());
+        stop.cancel();
+        let events: Vec<AlertEvent> = (0..3 * limits::ALERT_QUEUE).map(event).collect();
+        // Without a stop, this would wait for ever.
+        notifying.send(&events).await;
+        assert!(taken.lock().unwrap().is_empty());
+        gate.add_permits(1);
+        assert_eq!(notifying.end().await, 0);
+        let expected: Vec<String> = events.into_iter().map(|event| event.id).collect();
+        assert_eq!(*taken.lock().unwrap(), expected, "all, in order");
     }
 }

@@ -99,7 +99,7 @@ impl Connected {
         let Self { pipeline, flow, sources, archive, checkpoint, receivers, routes, surroundings, progress } = self;
         let stop = stop.child_token();
         let mut runner = Runner {
-            notifying: Notifying::spawn(&pipeline, receivers, routes, &surroundings.telemetry, &stop),
+            notifying: Notifying::spawn(&pipeline, receivers, routes, &surroundings.telemetry, stop.clone()),
             storing: archive.map(|(archive, flush)| Storing::spawn(archive, flush)),
             last_tick: surroundings.clock.monotonic(),
             pipeline,

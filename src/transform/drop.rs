@@ -79,7 +79,11 @@ mod tests {
         for (column, message, hint) in [
             ("statsu", "cannot find column `statsu`", Some("did you mean `status`?")),
             ("ts", "cannot drop `ts`, every schema has it", Some("the engine needs it")),
-            ("message", "cannot drop `message`, every schema has it", Some("empty it with `set: { message: \"null\" }`")),
+            (
+                "message",
+                "cannot drop `message`, every schema has it",
+                Some("empty it with `set: { message: \"null\" }`"),
+            ),
             ("zzz", "cannot find column `zzz`", None),
         ] {
             let problem = check(&[column]).unwrap_err();

@@ -155,3 +155,28 @@ fn help_is_there() {
         assert!(output.stdout.len() > 200, "{command:?}");
     }
 }
+
+#[test]
+fn pipelines_of_one_daemon_are_counted_apart() {
+    let folder = temporary();
+    let write = |name: &str, events: u32, metric: &str| {
+        let path = folder.path().join(format!("{name}.yaml"));
+        let yaml = format!(
+            "pipeline: {name}\nsources: {{ s: {{ type: generate, rate: 1000000, seed: 1, events: {events} }} }}\n\
+             decode: {{ envelope: fly, schema: access }}\nmetrics: [{{ name: {metric}, help: h }}]\n\
+             server: {{ listen: \"${{HEADRIG_LISTEN}}\" }}\n"
+        );
+        std::fs::write(&path, yaml).unwrap();
+        path
+    };
+    let a = write("a", 10, "m_total, type: counter");
+    let b = write("b", 20, "m_total, type: counter");
+    let c = write("c", 30, "m_total, type: gauge, value: status");
+    let output = headrig().args(["run", "--once"]).args([&a, &b]).output().unwrap();
+    assert_exit(&output, 0);
+    let said = text(&output.stderr);
+    assert!(said.contains("\"pipeline\":\"a\",\"lines\":10,") && said.contains("\"lines\":20,"), "{said}");
+    let output = headrig().args(["run", "--once"]).args([&a, &c]).output().unwrap();
+    assert_exit(&output, 78);
+    assert!(text(&output.stderr).contains("cannot serve the metric `m_total` with two types"));
+}
