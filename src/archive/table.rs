@@ -287,15 +287,10 @@ pub(crate) mod tests {
     pub(crate) fn schema() -> Schema {
         let own = [("path", ColumnType::Text), ("status", ColumnType::Int), ("trace", ColumnType::Text)];
         let columns = BUILT_IN.iter().chain(&own).map(|(name, kind)| Column {
-            name: (*name).to_owned(),
-            kind: *kind,
-            from: Vec::new(),
-            unit: None,
             dictionary: *name == "status",
             bloom: *name == "trace",
-            required: false,
             high_cardinality: *name == "trace",
-            description: None,
+            ..Column::new(*name, *kind)
         });
         Schema::new("test", 3, columns.collect())
     }

@@ -175,15 +175,10 @@ fn built_in(name: &str, kind: ColumnType) -> Column {
         _ => &[],
     };
     Column {
-        name: name.to_owned(),
-        kind,
         from: from.iter().map(|key| vec![(*key).to_owned()]).collect(),
-        unit: None,
         dictionary: !matches!(name, "ts" | "ingest_ts" | "message" | "attributes"),
-        bloom: false,
-        required: false,
         high_cardinality: matches!(name, "message" | "attributes"),
-        description: None,
+        ..Column::new(name, kind)
     }
 }
 
@@ -221,8 +216,6 @@ fn amend(column: &mut Column, given: &FileColumn) -> Option<Problem> {
 
 fn own(given: &FileColumn) -> Column {
     Column {
-        name: given.name.value.clone(),
-        kind: given.kind.value.column_type(),
         from: given.from.as_ref().map_or_else(|| vec![vec![given.name.value.clone()]], |from| paths(from)),
         unit: given.unit.clone(),
         dictionary: given.dictionary,
@@ -230,6 +223,7 @@ fn own(given: &FileColumn) -> Column {
         required: given.required,
         high_cardinality: given.high_cardinality,
         description: given.description.clone(),
+        ..Column::new(given.name.value.clone(), given.kind.value.column_type())
     }
 }
 

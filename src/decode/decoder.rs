@@ -226,15 +226,9 @@ mod tests {
 
     fn column(name: &str, kind: ColumnType, from: &[&str]) -> Column {
         Column {
-            name: name.to_owned(),
-            kind,
             from: from.iter().map(|path| path.split('.').map(str::to_owned).collect()).collect(),
-            unit: None,
-            dictionary: false,
-            bloom: false,
             required: name == "needed",
-            high_cardinality: false,
-            description: None,
+            ..Column::new(name, kind)
         }
     }
 

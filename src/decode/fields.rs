@@ -95,17 +95,7 @@ mod tests {
     use crate::record::schema::{BUILT_IN, Column, ColumnType};
 
     fn schema(extra: &[(&str, &[&str])]) -> Schema {
-        let column = |name: &str, kind, from: Vec<Vec<String>>| Column {
-            name: name.into(),
-            kind,
-            from,
-            unit: None,
-            dictionary: false,
-            bloom: false,
-            required: false,
-            high_cardinality: false,
-            description: None,
-        };
+        let column = |name: &str, kind, from| Column { from, ..Column::new(name, kind) };
         let mut columns: Vec<Column> = BUILT_IN.iter().map(|(n, k)| column(n, *k, Vec::new())).collect();
         for (name, from) in extra {
             let from = from.iter().map(|path| path.split('.').map(str::to_owned).collect()).collect();

@@ -86,17 +86,7 @@ mod tests {
     use crate::record::schema::{BUILT_IN, Column};
 
     fn check(formats: &[&str], zone: Option<&str>, expected: Result<(), (&str, &str)>) {
-        let column = |(name, kind): &(&str, _)| Column {
-            name: (*name).to_owned(),
-            kind: *kind,
-            from: Vec::new(),
-            unit: None,
-            dictionary: false,
-            bloom: false,
-            required: false,
-            high_cardinality: false,
-            description: None,
-        };
+        let column = |(name, kind): &(&str, _)| Column::new(*name, *kind);
         let config = Config {
             envelope: Envelope::None,
             format: Format::Auto,

@@ -23,17 +23,8 @@ const OWN: [(&str, ColumnType); 6] = [
 type Row = (Option<String>, Option<i64>, Option<f64>);
 
 fn schema() -> Schema {
-    let column = |(name, kind): &(&str, ColumnType)| Column {
-        name: (*name).to_owned(),
-        kind: *kind,
-        from: Vec::new(),
-        unit: None,
-        dictionary: false,
-        bloom: false,
-        required: false,
-        high_cardinality: *name == "q",
-        description: None,
-    };
+    let column =
+        |(name, kind): &(&str, ColumnType)| Column { high_cardinality: *name == "q", ..Column::new(*name, *kind) };
     Schema::new("test", 1, BUILT_IN.iter().chain(&OWN).map(column).collect())
 }
 

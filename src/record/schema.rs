@@ -79,6 +79,23 @@ pub struct Column {
     pub description: Option<String>,
 }
 
+impl Column {
+    /// A column that nothing in a log record fills and nothing else is known of.
+    pub fn new(name: impl Into<String>, kind: ColumnType) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            from: Vec::new(),
+            unit: None,
+            dictionary: false,
+            bloom: false,
+            required: false,
+            high_cardinality: false,
+            description: None,
+        }
+    }
+}
+
 /// A resolved schema: built-in columns first, then its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schema {

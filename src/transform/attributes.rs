@@ -92,15 +92,8 @@ mod tests {
 
     fn strays() -> Strays {
         Strays::of(&Column {
-            name: "client_ip".to_owned(),
-            kind: ColumnType::Text,
             from: vec![vec!["ip".to_owned()], vec!["context".to_owned(), "peer".to_owned()]],
-            unit: None,
-            dictionary: false,
-            bloom: false,
-            required: false,
-            high_cardinality: false,
-            description: None,
+            ..Column::new("client_ip", ColumnType::Text)
         })
     }
 

@@ -124,15 +124,10 @@ fn new_column(name: &str, kind: ColumnType, expression: &Expression, schema: &Sc
     // A copy under another name is as unfit for a label as what it copies.
     let copied = schema.column(expression.sql().trim_matches('"'));
     Column {
-        name: name.to_owned(),
-        kind,
-        from: Vec::new(),
         unit: copied.and_then(|c| c.unit.clone()),
         dictionary: copied.is_some_and(|c| c.dictionary),
-        bloom: false,
-        required: false,
         high_cardinality: copied.is_some_and(|c| c.high_cardinality),
-        description: None,
+        ..Column::new(name, kind)
     }
 }
 

@@ -19,15 +19,8 @@ const OWN: [(&str, ColumnType); 5] = [
 
 pub(super) fn schema() -> Schema {
     let column = |(name, kind): &(&str, ColumnType)| Column {
-        name: (*name).to_owned(),
-        kind: *kind,
-        from: Vec::new(),
-        unit: None,
-        dictionary: false,
-        bloom: false,
-        required: false,
         high_cardinality: *name == "client_ip",
-        description: None,
+        ..Column::new(*name, *kind)
     };
     Schema::new("test", 1, BUILT_IN.iter().chain(&OWN).map(column).collect())
 }

@@ -20,17 +20,7 @@ use std::sync::Arc;
 type Record = (i64, Option<&'static str>, Option<i64>, Option<f64>);
 
 fn column(name: &str, kind: ColumnType) -> Column {
-    Column {
-        name: name.to_owned(),
-        kind,
-        from: Vec::new(),
-        unit: None,
-        dictionary: false,
-        bloom: false,
-        required: false,
-        high_cardinality: false,
-        description: None,
-    }
+    Column::new(name, kind)
 }
 
 fn schema() -> Schema {
