@@ -49,7 +49,7 @@ if [ $# -eq 0 ]; then
   cargo bench --locked --bench stages -- --test
 
   say "lints"
-  # In a folder of its own: clippy's artefacts are not rustc's. Dependencies are only checked, not compiled.
+  # Clippy's artefacts are not rustc's: its first run checks the dependencies once more, without compiling them.
   cargo clippy --release --locked --all-targets -- -D warnings
 fi
 say "done"
