@@ -1,67 +1,200 @@
 //! The columns of a batch while it is built.
+//!
+//! A record fills few of a schema's columns. So a column is told only of the values that it gets, each with its row;
+//! the rows between are null and are filled in when the next value comes or the batch ends. What a record doesn't
+//! have costs nothing.
 
 use crate::record::schema::{ColumnType, Schema};
 use arrow::array::{
-    ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
+    Array, ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    new_null_array,
 };
+use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::SchemaRef;
 use std::sync::Arc;
+
+/// Which rows have a value: a bit each, from the first row on.
+#[derive(Debug, Default)]
+struct Valid {
+    words: Vec<u64>,
+}
+
+impl Valid {
+    #[inline]
+    fn set(&mut self, row: usize) {
+        let word = row / 64;
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+        }
+        self.words[word] |= 1 << (row % 64);
+    }
+
+    /// The bits of `rows` rows; `None` when all are set.
+    fn finish(&mut self, rows: usize) -> Option<NullBuffer> {
+        self.words.resize(rows.div_ceil(64), 0);
+        let words = std::mem::take(&mut self.words);
+        self.words.reserve(words.len());
+        let nulls = NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(words), 0, rows));
+        (nulls.null_count() > 0).then_some(nulls)
+    }
+}
+
+/// Texts, back to back.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    bytes: Vec<u8>,
+    /// Where each row's text begins, and where the last one ends. Offsets stay far below 2 GiB: a batch is bounded by
+    /// `limits::BATCH_BYTES` and one record, and no text grows more than sixfold.
+    offsets: Vec<i32>,
+    valid: Valid,
+}
+
+/// Bytes that are copied at once, whatever a short text's length: two vector moves instead of a call.
+const SHORT: usize = 32;
+
+impl Texts {
+    /// The bytes of `row`'s text go behind those of the rows before; [`Self::close`] must follow.
+    #[inline]
+    fn open(&mut self, row: usize) -> &mut Vec<u8> {
+        if self.offsets.len() <= row {
+            self.offsets.resize(row + 1, self.bytes.len() as i32);
+        }
+        &mut self.bytes
+    }
+
+    #[inline]
+    fn close(&mut self, row: usize) {
+        self.offsets.push(self.bytes.len() as i32);
+        self.valid.set(row);
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, row: usize, text: &[u8]) {
+        self.open(row).extend_from_slice(text);
+        self.close(row);
+    }
+
+    /// The same for the text from `start` to `end` of `bytes`, which is faster where more bytes follow.
+    #[inline]
+    pub(super) fn push_cut(&mut self, row: usize, bytes: &[u8], start: usize, end: usize) {
+        let column = self.open(row);
+        let length = end - start;
+        match bytes.get(start..start + SHORT) {
+            Some(piece) if length <= SHORT => {
+                let piece: &[u8; SHORT] = piece.try_into().expect("it was cut to this length");
+                let behind = column.len() + length;
+                column.extend_from_slice(piece);
+                column.truncate(behind);
+            }
+            _ => column.extend_from_slice(&bytes[start..end]),
+        }
+        self.close(row);
+    }
+
+    fn finish(&mut self, rows: usize) -> ArrayRef {
+        self.offsets.resize(rows + 1, self.bytes.len() as i32);
+        let (bytes, offsets) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.offsets));
+        self.bytes.reserve(bytes.len());
+        self.offsets.reserve(offsets.len());
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+        let texts = StringArray::try_new(offsets, Buffer::from_vec(bytes), self.valid.finish(rows));
+        Arc::new(texts.expect("only whole, checked texts were appended"))
+    }
+}
+
+/// Numbers of one kind, zero where there is none.
+#[derive(Debug, Default)]
+pub(super) struct Numbers<T> {
+    values: Vec<T>,
+    valid: Valid,
+}
+
+impl<T: Copy + Default> Numbers<T> {
+    #[inline]
+    pub(super) fn push(&mut self, row: usize, value: T) {
+        if self.values.len() < row {
+            self.values.resize(row, T::default());
+        }
+        self.values.push(value);
+        self.valid.set(row);
+    }
+
+    fn finish(&mut self, rows: usize) -> (Vec<T>, Option<NullBuffer>) {
+        self.values.resize(rows, T::default());
+        let values = std::mem::take(&mut self.values);
+        self.values.reserve(values.len());
+        (values, self.valid.finish(rows))
+    }
+}
 
 /// One column that is being built.
 #[derive(Debug)]
 pub(super) enum Builder {
-    Timestamp(TimestampMicrosecondBuilder),
-    Int(Int64Builder),
-    Float(Float64Builder),
-    Bool(BooleanBuilder),
-    Text(StringBuilder),
+    Timestamp(Numbers<i64>),
+    Int(Numbers<i64>),
+    Float(Numbers<f64>),
+    Bool(Numbers<bool>),
+    Text(Texts),
     /// JSON as its text, and memory to write it in.
-    Json(StringBuilder, Vec<u8>),
+    Json(Texts, Vec<u8>),
 }
 
 impl Builder {
     fn new(kind: ColumnType) -> Self {
         match kind {
-            ColumnType::Timestamp => Self::Timestamp(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
-            ColumnType::Int => Self::Int(Int64Builder::new()),
-            ColumnType::Float => Self::Float(Float64Builder::new()),
-            ColumnType::Bool => Self::Bool(BooleanBuilder::new()),
-            ColumnType::Text => Self::Text(StringBuilder::new()),
-            ColumnType::Json => Self::Json(StringBuilder::new(), Vec::new()),
+            ColumnType::Timestamp => Self::Timestamp(Numbers::default()),
+            ColumnType::Int => Self::Int(Numbers::default()),
+            ColumnType::Float => Self::Float(Numbers::default()),
+            ColumnType::Bool => Self::Bool(Numbers::default()),
+            ColumnType::Text => Self::Text(Texts::default()),
+            ColumnType::Json => Self::Json(Texts::default(), Vec::new()),
         }
     }
 
-    pub(super) fn append_null(&mut self) {
-        match self {
-            Self::Timestamp(builder) => builder.append_null(),
-            Self::Int(builder) => builder.append_null(),
-            Self::Float(builder) => builder.append_null(),
-            Self::Bool(builder) => builder.append_null(),
-            Self::Text(builder) | Self::Json(builder, _) => builder.append_null(),
-        }
-    }
-
-    /// Appends to a column that is known to hold text.
-    pub(super) fn append_text(&mut self, text: Option<&str>) {
-        let (Self::Text(builder) | Self::Json(builder, _)) = self else {
+    /// A column that is known to hold text.
+    #[inline]
+    pub(super) fn texts(&mut self) -> &mut Texts {
+        let (Self::Text(texts) | Self::Json(texts, _)) = self else {
             unreachable!("the caller knows that this is a text column")
         };
-        builder.append_option(text);
+        texts
     }
 
     /// Appends to a column that is known to hold times.
-    pub(super) fn append_micros(&mut self, micros: i64) {
-        let Self::Timestamp(builder) = self else { unreachable!("the caller knows that this is a time column") };
-        builder.append_value(micros);
+    #[inline]
+    pub(super) fn append_micros(&mut self, row: usize, micros: i64) {
+        let Self::Timestamp(times) = self else { unreachable!("the caller knows that this is a time column") };
+        times.push(row, micros);
     }
 
-    fn finish(&mut self) -> ArrayRef {
+    fn is_empty(&self) -> bool {
         match self {
-            Self::Timestamp(builder) => Arc::new(builder.finish()),
-            Self::Int(builder) => Arc::new(builder.finish()),
-            Self::Float(builder) => Arc::new(builder.finish()),
-            Self::Bool(builder) => Arc::new(builder.finish()),
-            Self::Text(builder) | Self::Json(builder, _) => Arc::new(builder.finish()),
+            Self::Timestamp(column) | Self::Int(column) => column.values.is_empty(),
+            Self::Float(column) => column.values.is_empty(),
+            Self::Bool(column) => column.values.is_empty(),
+            Self::Text(texts) | Self::Json(texts, _) => texts.offsets.is_empty(),
+        }
+    }
+
+    fn finish(&mut self, rows: usize) -> ArrayRef {
+        match self {
+            Self::Timestamp(column) => {
+                let (values, nulls) = column.finish(rows);
+                Arc::new(TimestampMicrosecondArray::new(values.into(), nulls).with_timezone("UTC"))
+            }
+            Self::Int(column) => {
+                let (values, nulls) = column.finish(rows);
+                Arc::new(Int64Array::new(values.into(), nulls))
+            }
+            Self::Float(column) => {
+                let (values, nulls) = column.finish(rows);
+                Arc::new(Float64Array::new(values.into(), nulls))
+            }
+            Self::Bool(column) => {
+                let (values, nulls) = column.finish(rows);
+                Arc::new(BooleanArray::new(values.into(), nulls))
+            }
+            Self::Text(texts) | Self::Json(texts, _) => texts.finish(rows),
         }
     }
 }
@@ -70,21 +203,39 @@ impl Builder {
 #[derive(Debug)]
 pub(super) struct Columns {
     pub(super) builders: Vec<Builder>,
+    /// The number of the row that is being built, from the batch's first.
+    pub(super) row: usize,
+    /// For each column, nulls to take as many of as a batch needs that has no value there.
+    nulls: Vec<ArrayRef>,
     arrow: SchemaRef,
 }
 
 impl Columns {
     pub(super) fn new(schema: &Schema) -> Self {
-        let builders = schema.columns.iter().map(|column| Builder::new(column.kind)).collect();
-        Self { builders, arrow: Arc::clone(&schema.arrow) }
+        Self {
+            builders: schema.columns.iter().map(|column| Builder::new(column.kind)).collect(),
+            row: 0,
+            nulls: schema.columns.iter().map(|column| new_null_array(&column.kind.arrow(), 0)).collect(),
+            arrow: Arc::clone(&schema.arrow),
+        }
     }
 
     /// The rows since the last call.
     ///
     /// # Panics
-    /// When a row was not appended to every column: a bug of the decoder.
+    /// When a row has no value for a column that is never null: a bug of the decoder.
     pub(super) fn finish(&mut self) -> RecordBatch {
-        let arrays = self.builders.iter_mut().map(Builder::finish).collect();
-        RecordBatch::try_new(Arc::clone(&self.arrow), arrays).expect("each row is appended to every column")
+        let rows = std::mem::take(&mut self.row);
+        let finish = |(builder, nulls): (&mut Builder, &mut ArrayRef)| {
+            if !builder.is_empty() {
+                return builder.finish(rows);
+            }
+            if nulls.len() < rows {
+                *nulls = new_null_array(nulls.data_type(), rows.next_power_of_two());
+            }
+            nulls.slice(0, rows)
+        };
+        let arrays = self.builders.iter_mut().zip(&mut self.nulls).map(finish).collect();
+        RecordBatch::try_new(Arc::clone(&self.arrow), arrays).expect("columns that are never null get each row's value")
     }
 }

@@ -13,13 +13,13 @@ use arrow::array::RecordBatch;
 use simd_json::{Node, StaticNode};
 use std::sync::Arc;
 
-const TS: usize = 0;
-const TS_SOURCE: usize = 1;
-const INGEST_TS: usize = 2;
-const APP: usize = 3;
-const LEVEL: usize = 8;
-const MESSAGE: usize = 10;
-const ATTRIBUTES: usize = 11;
+pub(super) const TS: usize = 0;
+pub(super) const TS_SOURCE: usize = 1;
+pub(super) const INGEST_TS: usize = 2;
+pub(super) const APP: usize = 3;
+pub(super) const LEVEL: usize = 8;
+pub(super) const MESSAGE: usize = 10;
+pub(super) const ATTRIBUTES: usize = 11;
 
 /// What is known of a record besides its own text.
 #[derive(Debug)]
@@ -125,6 +125,7 @@ impl Rows {
             self.append_field(nodes, column, context.untyped, &mut flaws);
         }
         self.append_attributes(nodes, context);
+        self.columns.row += 1;
         Ok(flaws)
     }
 
@@ -231,9 +232,20 @@ impl Rows {
             write_text(text, &mut self.attributes);
             self.attributes.push(b',');
         }
-        self.columns.builders[TS].append_micros(chosen.time.micros());
-        self.columns.builders[TS_SOURCE].append_text(Some(chosen.source));
-        self.columns.builders[INGEST_TS].append_micros(context.broker_time.unwrap_or(context.arrival).micros());
+        self.put_times(&chosen, context.broker_time.unwrap_or(context.arrival));
+    }
+
+    /// The three columns of times that every row has.
+    pub(super) fn put_times(&mut self, chosen: &Chosen, ingested: EventTime) {
+        let row = self.columns.row;
+        self.columns.builders[TS].append_micros(row, chosen.time.micros());
+        self.columns.builders[TS_SOURCE].texts().push(row, chosen.source.as_bytes());
+        self.columns.builders[INGEST_TS].append_micros(row, ingested.micros());
+    }
+
+    fn put_text(&mut self, column: usize, text: &str) {
+        let row = self.columns.row;
+        self.columns.builders[column].texts().push(row, text.as_bytes());
     }
 
     fn append_built_in(
@@ -249,32 +261,28 @@ impl Rows {
             match value {
                 Some(value) => {
                     self.displaced.extend(self.slot(column));
-                    self.columns.builders[column].append_text(Some(value));
+                    self.put_text(column, value);
                 }
                 None => self.append_field(nodes, column, context.untyped, flaws),
             }
         }
         match (self.slot(LEVEL), parts.level) {
-            (None, Some(level)) => self.columns.builders[LEVEL].append_text(Some(level)),
+            (None, Some(level)) => self.put_text(LEVEL, level),
             _ => self.append_field(nodes, LEVEL, context.untyped, flaws),
         }
         for column in LEVEL + 1..MESSAGE {
             self.append_field(nodes, column, context.untyped, flaws);
         }
         match message {
-            Some(message) => self.columns.builders[MESSAGE].append_text(Some(message)),
+            Some(message) => self.put_text(MESSAGE, message),
             None => self.append_field(nodes, MESSAGE, context.untyped, flaws),
         }
     }
 
     fn append_field(&mut self, nodes: &[Node<'_>], column: usize, untyped: bool, flaws: &mut Flaws) {
-        let builder = &mut self.columns.builders[column];
-        let Some(at) = self.slots.get(column).filter(|s| s.generation == self.generation).map(|s| s.value_at) else {
-            builder.append_null();
-            return;
-        };
-        if !append_value(builder, nodes, at, untyped, &self.times) {
-            builder.append_null();
+        let Some(at) = self.slot(column) else { return };
+        let row = self.columns.row;
+        if !append_value(&mut self.columns.builders[column], row, nodes, at, untyped, &self.times) {
             flaws.type_clash = true;
             self.displaced.push(at);
         }
@@ -297,13 +305,12 @@ impl Rows {
             self.attributes.extend_from_slice(b"},");
         }
         if self.attributes.is_empty() {
-            self.columns.builders[ATTRIBUTES].append_null();
             return;
         }
         self.attributes.insert(0, b'{');
         *self.attributes.last_mut().expect("it is not empty") = b'}';
-        let text = std::str::from_utf8(&self.attributes).expect("JSON is written as UTF-8");
-        self.columns.builders[ATTRIBUTES].append_text(Some(text));
+        let row = self.columns.row;
+        self.columns.builders[ATTRIBUTES].texts().push(row, &self.attributes);
     }
 
     fn add_attribute(&mut self, key: &str, nodes: &[Node<'_>], at: usize) {
@@ -316,25 +323,25 @@ impl Rows {
 
 /// The times that a record could have.
 #[derive(Debug, Clone, Copy)]
-struct Candidates {
-    own: Option<EventTime>,
-    envelope: Option<EventTime>,
-    broker: Option<EventTime>,
-    arrival: EventTime,
+pub(super) struct Candidates {
+    pub(super) own: Option<EventTime>,
+    pub(super) envelope: Option<EventTime>,
+    pub(super) broker: Option<EventTime>,
+    pub(super) arrival: EventTime,
 }
 
 #[derive(Debug)]
-struct Chosen {
-    time: EventTime,
+pub(super) struct Chosen {
+    pub(super) time: EventTime,
     source: &'static str,
-    own_is_future: bool,
-    envelope_is_future: bool,
+    pub(super) own_is_future: bool,
+    pub(super) envelope_is_future: bool,
 }
 
 impl Candidates {
     /// The record's own time, else the envelope's, the broker's, that of arrival. One that lies more than `MAX_FUTURE`
     /// after the next usable one behind it is not usable.
-    fn choose(self) -> Chosen {
+    pub(super) fn choose(self) -> Chosen {
         let usable = |time: EventTime, reference: EventTime| time <= reference + limits::MAX_FUTURE;
         let mut chosen =
             Chosen { time: self.arrival, source: "arrival", own_is_future: false, envelope_is_future: false };
@@ -398,38 +405,44 @@ fn as_bool(node: Node<'_>, untyped: bool) -> Option<bool> {
     }
 }
 
-/// Appends the value at `at`; false when its type is not the column's, and then nothing was appended.
-fn append_value(builder: &mut Builder, nodes: &[Node<'_>], at: usize, untyped: bool, times: &TimeFormats) -> bool {
+/// Appends the value at `at`, which is nothing for null; false when its type is not the column's.
+fn append_value(
+    builder: &mut Builder,
+    row: usize,
+    nodes: &[Node<'_>],
+    at: usize,
+    untyped: bool,
+    times: &TimeFormats,
+) -> bool {
     let node = nodes[at];
     if matches!(node, Node::Static(StaticNode::Null)) {
-        builder.append_null();
         return true;
     }
     match builder {
-        Builder::Text(builder) => match node {
-            Node::String(text) => builder.append_value(text),
+        Builder::Text(column) => match node {
+            Node::String(text) => column.push(row, text.as_bytes()),
             _ => return false,
         },
-        Builder::Int(builder) => match as_int(node, untyped) {
-            Some(number) => builder.append_value(number),
+        Builder::Int(column) => match as_int(node, untyped) {
+            Some(number) => column.push(row, number),
             None => return false,
         },
-        Builder::Float(builder) => match as_float(node, untyped) {
-            Some(number) => builder.append_value(number),
+        Builder::Float(column) => match as_float(node, untyped) {
+            Some(number) => column.push(row, number),
             None => return false,
         },
-        Builder::Bool(builder) => match as_bool(node, untyped) {
-            Some(value) => builder.append_value(value),
+        Builder::Bool(column) => match as_bool(node, untyped) {
+            Some(value) => column.push(row, value),
             None => return false,
         },
-        Builder::Timestamp(builder) => match read_time(nodes, at, times) {
-            Some(time) => builder.append_value(time.micros()),
+        Builder::Timestamp(column) => match read_time(nodes, at, times) {
+            Some(time) => column.push(row, time.micros()),
             None => return false,
         },
-        Builder::Json(builder, scratch) => {
+        Builder::Json(column, scratch) => {
             scratch.clear();
             write_json(nodes, at, scratch);
-            builder.append_value(std::str::from_utf8(scratch).expect("JSON is written as UTF-8"));
+            column.push(row, scratch);
         }
     }
     true
