@@ -28,6 +28,17 @@ pub const ALERT_QUEUE: usize = 1_024;
 /// Depth of nested JSON in a record; deeper is not JSON to us. Protects the stack from hostile input.
 pub const JSON_DEPTH: usize = 64;
 
+/// Literals that a decoder keeps of the layouts that it has learned. More, and all are forgotten and learned anew. A
+/// program's lines have some 20 each, most of them shared; each takes some 150 bytes.
+pub const LAYOUT_EDGES: usize = 8_192;
+
+/// Bytes of those literals together.
+pub const LAYOUT_BYTES: usize = 1 << 20;
+
+/// Ways in which known layouts may go on at one place; further ones are not learned, as looking through more of them
+/// costs more than parsing.
+pub const LAYOUT_BRANCHES: usize = 24;
+
 /// A stamp further ahead of the envelope's, the broker's or the arrival's time than this is not usable.
 pub const MAX_FUTURE: Span = Span::from_secs(300);
 

@@ -205,14 +205,17 @@ pub(super) struct Columns {
     pub(super) builders: Vec<Builder>,
     /// The number of the row that is being built, from the batch's first.
     pub(super) row: usize,
+    /// Whether anybody reads the column; nulls otherwise.
+    needed: Vec<bool>,
     /// For each column, nulls to take as many of as a batch needs that has no value there.
     nulls: Vec<ArrayRef>,
     arrow: SchemaRef,
 }
 
 impl Columns {
-    pub(super) fn new(schema: &Schema) -> Self {
+    pub(super) fn new(schema: &Schema, needed: &[bool]) -> Self {
         Self {
+            needed: needed.to_vec(),
             builders: schema.columns.iter().map(|column| Builder::new(column.kind)).collect(),
             row: 0,
             nulls: schema.columns.iter().map(|column| new_null_array(&column.kind.arrow(), 0)).collect(),
@@ -226,16 +229,19 @@ impl Columns {
     /// When a row has no value for a column that is never null: a bug of the decoder.
     pub(super) fn finish(&mut self) -> RecordBatch {
         let rows = std::mem::take(&mut self.row);
-        let finish = |(builder, nulls): (&mut Builder, &mut ArrayRef)| {
+        let finish = |((builder, nulls), needed): ((&mut Builder, &mut ArrayRef), &bool)| {
             if !builder.is_empty() {
-                return builder.finish(rows);
+                let column = builder.finish(rows);
+                if *needed {
+                    return column;
+                }
             }
             if nulls.len() < rows {
                 *nulls = new_null_array(nulls.data_type(), rows.next_power_of_two());
             }
             nulls.slice(0, rows)
         };
-        let arrays = self.builders.iter_mut().zip(&mut self.nulls).map(finish).collect();
+        let arrays = self.builders.iter_mut().zip(&mut self.nulls).zip(&self.needed).map(finish).collect();
         RecordBatch::try_new(Arc::clone(&self.arrow), arrays).expect("columns that are never null get each row's value")
     }
 }

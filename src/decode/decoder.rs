@@ -2,6 +2,7 @@
 
 use super::envelope::{self, Parts};
 use super::row::{Content, Context, Flaws, Rows};
+use super::speculate::{Speculation, Speculator};
 use super::tape::{Parser, write_text};
 use super::{Envelope, Format, Plan, logfmt};
 use crate::limits;
@@ -19,6 +20,8 @@ pub struct Decoded {
     pub rows: RecordBatch,
     pub dead: Vec<DeadLetter>,
     pub counts: Counts,
+    /// Which way the records went; says nothing about them.
+    pub speculation: Speculation,
 }
 
 /// Rows of a batch that were kept although something was wrong with them. A row can count under several.
@@ -57,9 +60,11 @@ impl Counts {
 
 type Refused = (DeadReason, String);
 
-/// Decodes raw batches by a plan. One decoder serves one thread; it keeps its buffers between batches.
+/// Decodes raw batches by a plan. One decoder serves one thread; it keeps its buffers between batches, and layouts that
+/// it has learned. What it has learned changes how fast it is, never what it returns.
 #[derive(Debug)]
 pub struct Decoder {
+    speculator: Option<Speculator>,
     envelope: Envelope,
     inner: Inner,
     outer: Parser,
@@ -81,18 +86,32 @@ impl Decoder {
         let inner = Inner {
             format: plan.format,
             parser: Parser::new(),
-            rows: Rows::new(plan.schema.clone(), plan.times.clone()),
+            rows: Rows::new(plan),
             scratch: Vec::new(),
             counts: Counts::default(),
         };
-        Self { envelope: plan.envelope, inner, outer: Parser::new(), unknown: Vec::new() }
+        let speculator = Speculator::new(plan);
+        Self { speculator, envelope: plan.envelope, inner, outer: Parser::new(), unknown: Vec::new() }
+    }
+
+    /// A decoder that parses every record in full. It is what the other one is held to.
+    pub fn strict(plan: &Plan) -> Self {
+        Self { speculator: None, ..Self::new(plan) }
     }
 
     /// Decodes the records of a batch, in order.
     pub fn decode(&mut self, raw: &RawBatch) -> Decoded {
         let mut dead = Vec::new();
         for index in 0..raw.records.len() {
-            if let Err((reason, detail)) = self.record(raw.record(index), raw.broker_time, raw.arrival) {
+            if self.speculate(raw, index) {
+                continue;
+            }
+            let before = self.inner.counts;
+            let done = self.record(raw.record(index), raw.broker_time, raw.arrival);
+            if let (Ok(()), true, Some(speculator)) = (&done, self.inner.counts == before, &mut self.speculator) {
+                speculator.learn(raw.record(index), &self.inner.rows);
+            }
+            if let Err((reason, detail)) = done {
                 let record = raw.record(index);
                 dead.push(DeadLetter {
                     partition: raw.partition,
@@ -104,14 +123,29 @@ impl Decoder {
                 });
             }
         }
-        Decoded { rows: self.inner.rows.finish(), dead, counts: std::mem::take(&mut self.inner.counts) }
+        let speculation = self.speculator.as_mut().map(|speculator| std::mem::take(&mut speculator.done));
+        Decoded {
+            rows: self.inner.rows.finish(),
+            dead,
+            counts: std::mem::take(&mut self.inner.counts),
+            speculation: speculation.unwrap_or_default(),
+        }
+    }
+
+    /// Whether the record had a layout that was seen before, and is a row now.
+    #[inline]
+    fn speculate(&mut self, raw: &RawBatch, index: usize) -> bool {
+        let Some(speculator) = &mut self.speculator else { return false };
+        let (start, end) = (raw.records[index].start as usize, raw.records[index].end as usize);
+        end - start <= limits::RECORD_BYTES
+            && speculator.record(&raw.bytes, start, end, raw.broker_time, raw.arrival, &mut self.inner.rows)
     }
 
     fn record(&mut self, record: &[u8], broker_time: Option<EventTime>, arrival: EventTime) -> Result<(), Refused> {
         if record.len() > limits::RECORD_BYTES {
             return Err((DeadReason::TooLong, format!("longer than {} bytes", limits::RECORD_BYTES)));
         }
-        let Self { envelope, inner, outer, unknown } = self;
+        let Self { envelope, inner, outer, unknown, .. } = self;
         match envelope {
             Envelope::None => inner.message(record, &Context { envelope: None, broker_time, arrival, untyped: false }),
             Envelope::Fly => outer
@@ -250,7 +284,7 @@ mod tests {
             columns.push(column("needed", ColumnType::Text, &["needed"]));
         }
         let times = TimeFormats::new(vec![TimeFormat::Rfc3339, TimeFormat::Epoch], TimeZone::UTC);
-        Plan { envelope, format, schema: Arc::new(Schema::new("test", 1, columns)), times }
+        Plan::new(envelope, format, Arc::new(Schema::new("test", 1, columns)), times)
     }
 
     /// 2026-05-06T00:00:00Z

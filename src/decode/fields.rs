@@ -67,7 +67,12 @@ impl Fields {
         }
     }
 
-    /// The action for `key`, the `place`-th of its object; `None` when the schema doesn't name it.
+    /// The action for `key`; `None` when the schema doesn't name it.
+    pub(super) fn action(&self, table: u16, key: &str) -> Option<Action> {
+        self.tables[usize::from(table)].actions.get(key).copied()
+    }
+
+    /// The same for the `place`-th key of its object.
     pub(super) fn find(&mut self, table: u16, place: usize, key: &str) -> Option<Action> {
         let table = &mut self.tables[usize::from(table)];
         if let Some((recent, action)) = table.recent.get(place)

@@ -5,18 +5,24 @@
 //! `row` appends the values. Nothing is allocated per record but what the columns themselves need; nothing is thrown
 //! away: a value that fits no column ends in `attributes`, a record that is no row ends as a dead letter.
 
+mod assign;
 mod columns;
+mod cut;
 mod decoder;
 mod envelope;
 mod fields;
+mod layout;
+mod learn;
 mod logfmt;
 mod plan;
 mod row;
+mod speculate;
 mod tape;
 mod timestamp;
 
 pub use decoder::{Counts, Decoded, Decoder};
 pub use plan::Plan;
+pub use speculate::Speculation;
 pub use timestamp::{TimeFormat, TimeFormats};
 
 use crate::place::Located;

@@ -14,6 +14,17 @@ pub struct Plan {
     pub format: Format,
     pub schema: Arc<Schema>,
     pub times: TimeFormats,
+    /// For each column of the schema, whether anybody reads it; the others come out as nulls. Columns that are never
+    /// null are always needed.
+    pub needed: Vec<bool>,
+}
+
+impl Plan {
+    /// A plan that needs all columns.
+    pub fn new(envelope: Envelope, format: Format, schema: Arc<Schema>, times: TimeFormats) -> Self {
+        let needed = vec![true; schema.columns.len()];
+        Self { envelope, format, schema, times, needed }
+    }
 }
 
 impl Config {
@@ -37,7 +48,7 @@ impl Config {
             formats = vec![TimeFormat::Rfc3339, TimeFormat::Epoch];
         }
         let zone = self.zone.as_ref().and_then(|name| time_zone(name).ok()).unwrap_or(TimeZone::UTC);
-        Ok(Plan { envelope: self.envelope, format: self.format, schema, times: TimeFormats::new(formats, zone) })
+        Ok(Plan::new(self.envelope, self.format, schema, TimeFormats::new(formats, zone)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! One record → one row: values into their columns, everything else into `attributes`.
 
 use super::columns::{Builder, Columns};
+use super::Plan;
 use super::envelope::Parts;
 use super::fields::Fields;
 use super::tape::{behind, kind, members, text, write_json, write_text};
@@ -64,7 +65,7 @@ struct Slot {
 pub(super) struct Rows {
     schema: Arc<Schema>,
     fields: Fields,
-    columns: Columns,
+    pub(super) columns: Columns,
     times: TimeFormats,
     /// For each column, where its value stands in the record, when `generation` is the current one.
     slots: Vec<Slot>,
@@ -77,10 +78,11 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub(super) fn new(schema: Arc<Schema>, times: TimeFormats) -> Self {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let (schema, times) = (Arc::clone(&plan.schema), plan.times.clone());
         Self {
             fields: Fields::new(&schema),
-            columns: Columns::new(&schema),
+            columns: Columns::new(&schema, &plan.needed),
             slots: vec![Slot::default(); schema.columns.len()],
             has_required: schema.columns.iter().any(|column| column.required),
             generation: 0,
@@ -89,6 +91,14 @@ impl Rows {
             times,
             schema,
         }
+    }
+
+    pub(super) fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
+    pub(super) fn times(&self) -> &TimeFormats {
+        &self.times
     }
 
     /// The rows since the last call.

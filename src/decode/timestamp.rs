@@ -46,6 +46,15 @@ impl TimeFormats {
         })
     }
 
+    /// The same for bytes that were found to be text.
+    pub(super) fn read_bytes(&self, text: &[u8]) -> Option<EventTime> {
+        match self.formats.first() {
+            Some(TimeFormat::Rfc3339) => self.read_rfc3339(text),
+            _ => None,
+        }
+        .or_else(|| self.read_text(std::str::from_utf8(text).ok()?))
+    }
+
     /// Reads a time written as a whole number.
     pub fn read_int(&self, number: i64) -> Option<EventTime> {
         self.takes_epoch().then(|| epoch_int(number)).flatten()

@@ -78,7 +78,7 @@ impl Flow {
 
     /// Works off one batch.
     pub fn batch(&mut self, raw: &RawBatch) -> Outcome {
-        let Decoded { rows, dead, counts } = self.decoder.decode(raw);
+        let Decoded { rows, dead, counts, .. } = self.decoder.decode(raw);
         let mut readings = Vec::with_capacity(rows.num_rows());
         let times = stamps(&rows).values().iter().map(|micros| EventTime::from_micros(*micros));
         let newest = times.clone().max();

@@ -1,0 +1,303 @@
+//! The fast way of a record: speculating that it has a layout that was seen before.
+//!
+//! Logs are written by few programs, each with few ways of writing a line. So the bytes between the values are learned
+//! from records that went the strict way, and compared; only values are cut out. Nothing is taken on trust: each byte
+//! that is skipped was compared, each value that was cut was checked, and on any doubt the record goes the strict way,
+//! which decides alone what becomes of it. Which way a record went can be seen in counters and nowhere else.
+//!
+//! Learning is paid from an account that hits fill, and where few records hit, few are tried: input that never repeats
+//! itself costs hardly more than without all this.
+
+use super::Plan;
+use super::assign::{self, Assignment, Part};
+use super::columns::Builder;
+use super::cut::{Kinds, Piece};
+use super::layout::{Cuts, Layouts};
+use super::learn;
+use super::row::{ATTRIBUTES, Candidates, Chosen, Rows};
+use super::tape::write_text;
+use super::{Envelope, Format};
+use crate::time::EventTime;
+
+/// What speculation did since it was asked last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Speculation {
+    /// Records that had a known layout.
+    pub hits: u64,
+    /// Records that went the strict way.
+    pub misses: u64,
+    /// Layouts that were learned.
+    pub learned: u64,
+    /// Times that all layouts were forgotten because there were too many.
+    pub forgotten: u64,
+}
+
+/// Learned layouts and how well they do.
+#[derive(Debug)]
+pub(super) struct Speculator {
+    plan: Plan,
+    layouts: Layouts,
+    cuts: Cuts,
+    text: Vec<u8>,
+    pub(super) done: Speculation,
+    thrift: Thrift,
+}
+
+/// Decides when it is worth trying, and when learning.
+#[derive(Debug)]
+struct Thrift {
+    /// Layouts that may be learned at once; a hit adds 1 / [`HITS_PER_LESSON`].
+    credit: u32,
+    /// Records of this round, and hits among them.
+    tried: u32,
+    hits: u32,
+    /// While asleep only one record of [`NAP`] is tried.
+    asleep: bool,
+    count: u32,
+    last: Option<bool>,
+}
+
+/// A lesson costs about what ten records cost on the strict way, and a hit saves most of one.
+const HITS_PER_LESSON: u32 = 16;
+const MOST_CREDIT: u32 = 256 * HITS_PER_LESSON;
+/// Without credit, one miss of so many is learned from all the same: input may change for the better.
+const MISSES_PER_TRIAL: u32 = 64;
+/// Records that are tried before it is judged whether to go on.
+const ROUND: u32 = 256;
+/// Of a round's records one of so many has to hit.
+const WORTHWHILE: u32 = 8;
+const NAP: u32 = 16;
+
+impl Thrift {
+    const NEW: Self = Self { credit: MOST_CREDIT, tried: 0, hits: 0, asleep: false, count: 0, last: None };
+
+    #[inline]
+    fn shall_try(&mut self) -> bool {
+        self.count = self.count.wrapping_add(1);
+        self.last = None;
+        !self.asleep || self.count.is_multiple_of(NAP)
+    }
+
+    #[inline]
+    fn tried(&mut self, hit: bool) {
+        self.last = Some(hit);
+        self.tried += 1;
+        if hit {
+            self.hits += 1;
+            self.credit = (self.credit + 1).min(MOST_CREDIT);
+        }
+        let round = if self.asleep { ROUND / NAP } else { ROUND };
+        if self.tried >= round {
+            self.asleep = self.hits * WORTHWHILE < self.tried;
+            (self.tried, self.hits) = (0, 0);
+        }
+    }
+
+    /// Whether to learn from a record that missed. One that wasn't tried may be known already.
+    fn shall_learn(&mut self) -> bool {
+        let trial = self.count.is_multiple_of(MISSES_PER_TRIAL);
+        if self.last != Some(false) || (self.credit < HITS_PER_LESSON && !trial) {
+            return false;
+        }
+        self.credit = self.credit.saturating_sub(HITS_PER_LESSON);
+        true
+    }
+}
+
+impl Speculator {
+    /// `None` where there is nothing to speculate about: records that are not JSON.
+    pub(super) fn new(plan: &Plan) -> Option<Self> {
+        let is_json = matches!(plan.format, Format::Json | Format::Auto);
+        (is_json || plan.envelope == Envelope::Fly).then(|| Self {
+            plan: plan.clone(),
+            layouts: Layouts::new(is_json),
+            cuts: Cuts::default(),
+            text: Vec::new(),
+            done: Speculation::default(),
+            thrift: Thrift::NEW,
+        })
+    }
+
+    /// Appends the record from `start` to `end` as a row where it has a known layout, and tells whether it did.
+    pub(super) fn record(
+        &mut self,
+        bytes: &[u8],
+        start: usize,
+        end: usize,
+        broker: Option<EventTime>,
+        arrival: EventTime,
+        rows: &mut Rows,
+    ) -> bool {
+        if !self.thrift.shall_try() {
+            self.done.misses += 1;
+            return false;
+        }
+        let hit = self.attempt(bytes, start, end, broker, arrival, rows).is_some();
+        self.thrift.tried(hit);
+        self.done.hits += u64::from(hit);
+        self.done.misses += u64::from(!hit);
+        hit
+    }
+
+    fn attempt(
+        &mut self,
+        bytes: &[u8],
+        start: usize,
+        end: usize,
+        broker: Option<EventTime>,
+        arrival: EventTime,
+        rows: &mut Rows,
+    ) -> Option<()> {
+        let layout = self.layouts.cut(bytes, start, end, &mut self.cuts)?;
+        let Self { layouts, cuts, text, .. } = self;
+        let assignment = layouts.assignment(layout);
+        let values = Values { bytes, scratch: &cuts.scratch, pieces: &cuts.pieces };
+        let own = values.time(assignment.own_time, rows)?;
+        let envelope = values.time(assignment.envelope_time, rows)?;
+        let chosen = Candidates { own, envelope, broker, arrival }.choose();
+        if chosen.own_is_future || chosen.envelope_is_future {
+            return None;
+        }
+        for put in &assignment.times {
+            values.time(Some(put.step), rows)?;
+        }
+        // From here on nothing fails, so the row is whole.
+        values.append(assignment, &chosen, broker.unwrap_or(arrival), text, rows);
+        Some(())
+    }
+
+    /// A record that missed was taken by the strict way, without a flaw.
+    pub(super) fn learn(&mut self, record: &[u8], rows: &Rows) {
+        if !self.thrift.shall_learn() {
+            return;
+        }
+        let Some(lesson) = learn::learn(record, &self.plan) else { return };
+        let Some(assignment) = assign::assign(&lesson, &self.plan.schema, rows.fields(), &self.plan.needed) else {
+            return;
+        };
+        if self.layouts.is_full() {
+            self.layouts.clear();
+            self.done.forgotten += 1;
+        }
+        self.done.learned += u64::from(self.layouts.add(record, &lesson, assignment));
+    }
+}
+
+/// The values of a record.
+#[derive(Debug, Clone, Copy)]
+struct Values<'c> {
+    bytes: &'c [u8],
+    scratch: &'c [u8],
+    pieces: &'c [Piece],
+}
+
+impl<'c> Values<'c> {
+    #[inline]
+    fn piece(&self, step: u16) -> &'c Piece {
+        &self.pieces[usize::from(step)]
+    }
+
+    /// The bytes in which a text's bounds count.
+    #[inline]
+    fn home(&self, piece: &Piece) -> &'c [u8] {
+        if piece.kind == Kinds::PLAIN { self.bytes } else { self.scratch }
+    }
+
+    fn text(&self, piece: &Piece) -> &'c [u8] {
+        &self.home(piece)[piece.start as usize..piece.end as usize]
+    }
+
+    /// The inner `None` is that there is no time, the outer that it cannot be read.
+    #[expect(clippy::option_option, reason = "not readable and not there are two different things here")]
+    #[inline]
+    fn time(&self, step: Option<u16>, rows: &Rows) -> Option<Option<EventTime>> {
+        let Some(piece) = step.map(|step| self.piece(step)) else { return Some(None) };
+        match piece.kind {
+            Kinds::NULL => Some(None),
+            Kinds::INT => rows.times().read_int(piece.int()).map(Some),
+            Kinds::FLOAT => rows.times().read_float(piece.float()).map(Some),
+            Kinds::PLAIN | Kinds::UNESCAPED => rows.times().read_bytes(self.text(piece)).map(Some),
+            _ => None,
+        }
+    }
+
+    fn append(
+        &self,
+        assignment: &Assignment,
+        chosen: &Chosen,
+        ingested: EventTime,
+        text: &mut Vec<u8>,
+        rows: &mut Rows,
+    ) {
+        rows.put_times(chosen, ingested);
+        let row = rows.columns.row;
+        for put in &assignment.times {
+            if let Some(Some(time)) = self.time(Some(put.step), rows) {
+                rows.columns.builders[usize::from(put.column)].append_micros(row, time.micros());
+            }
+        }
+        let builders = &mut rows.columns.builders;
+        for put in &assignment.texts {
+            let piece = self.piece(put.step);
+            if piece.kind != Kinds::NULL {
+                let column = builders[usize::from(put.column)].texts();
+                column.push_cut(row, self.home(piece), piece.start as usize, piece.end as usize);
+            }
+        }
+        for put in assignment.ints.iter().chain(&assignment.floats).chain(&assignment.bools) {
+            let piece = self.piece(put.step);
+            match &mut builders[usize::from(put.column)] {
+                _ if piece.kind == Kinds::NULL => {}
+                Builder::Int(column) => column.push(row, piece.int()),
+                Builder::Float(column) if piece.kind == Kinds::INT => column.push(row, piece.int() as f64),
+                Builder::Float(column) => column.push(row, piece.float()),
+                Builder::Bool(column) => column.push(row, piece.number == 1),
+                _ => unreachable!("values were assigned by their columns' types"),
+            }
+        }
+        for (column, parts) in &assignment.jsons {
+            // A null is no JSON text, but no value.
+            if !matches!(parts[..], [Part::Value(step)] if self.piece(step).kind == Kinds::NULL) {
+                self.write(parts, text);
+                builders[usize::from(*column)].texts().push(row, text);
+            }
+        }
+        if !assignment.attributes.is_empty() {
+            self.write(&assignment.attributes, text);
+            builders[ATTRIBUTES].texts().push(row, text);
+        }
+        rows.columns.row += 1;
+    }
+
+    fn write(&self, parts: &[Part], out: &mut Vec<u8>) {
+        out.clear();
+        for part in parts {
+            match part {
+                Part::Literal(bytes) => out.extend_from_slice(bytes),
+                Part::Value(step) => self.write_value(self.piece(*step), out),
+            }
+        }
+    }
+
+    /// As the strict way writes a value.
+    fn write_value(&self, piece: &Piece, out: &mut Vec<u8>) {
+        let written = match piece.kind {
+            Kinds::PLAIN => {
+                // Nothing in it needs an escape.
+                out.push(b'"');
+                out.extend_from_slice(self.text(piece));
+                out.push(b'"');
+                Ok(())
+            }
+            Kinds::UNESCAPED => {
+                write_text(std::str::from_utf8(self.text(piece)).expect("it was checked when it was cut"), out);
+                Ok(())
+            }
+            Kinds::INT => serde_json::to_writer(out, &piece.int()),
+            Kinds::FLOAT => serde_json::to_writer(out, &piece.float()),
+            Kinds::BOOL => serde_json::to_writer(out, &(piece.number == 1)),
+            _ => serde_json::to_writer(out, &()),
+        };
+        written.expect("writing to memory cannot fail");
+    }
+}
