@@ -185,12 +185,7 @@ struct Scan<'l, 'f> {
 }
 
 impl<'l> Scan<'l, '_> {
-    fn members(
-        &mut self,
-        members: &'l [(String, Shape)],
-        table: u16,
-        attributes: &mut Vec<(&'l str, Attribute<'l>)>,
-    ) {
+    fn members(&mut self, members: &'l [(String, Shape)], table: u16, attributes: &mut Vec<(&'l str, Attribute<'l>)>) {
         for (key, value) in members {
             let action = self.fields.action(table, key).unwrap_or_default();
             match (action.table, action.column, value) {

@@ -13,34 +13,52 @@ use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffe
 use arrow::datatypes::SchemaRef;
 use std::sync::Arc;
 
-/// Which rows have a value: a bit each, from the first row on.
+/// Which rows have a value: a bit each, from the first row on. Nothing is kept as long as all have one.
 #[derive(Debug, Default)]
 struct Valid {
     words: Vec<u64>,
+    has_gaps: bool,
 }
 
 impl Valid {
-    #[inline]
-    fn set(&mut self, row: usize) {
-        let word = row / 64;
-        if word >= self.words.len() {
-            self.words.resize(word + 1, 0);
+    /// The rows from `filled` to `row` have no value.
+    #[cold]
+    fn gap(&mut self, filled: usize, row: usize) {
+        if !self.has_gaps {
+            self.has_gaps = true;
+            self.words.resize(filled / 64, u64::MAX);
+            self.words.push((1 << (filled % 64)) - 1);
         }
-        self.words[word] |= 1 << (row % 64);
+        self.words.resize(row / 64 + 1, 0);
     }
 
-    /// The bits of `rows` rows; `None` when all are set.
-    fn finish(&mut self, rows: usize) -> Option<NullBuffer> {
-        self.words.resize(rows.div_ceil(64), 0);
+    /// The row has a value.
+    #[inline]
+    fn set(&mut self, row: usize) {
+        if self.has_gaps {
+            if row / 64 >= self.words.len() {
+                self.words.push(0);
+            }
+            self.words[row / 64] |= 1 << (row % 64);
+        }
+    }
+
+    /// The bits of `rows` rows, of which `filled` were told; `None` when all are set.
+    fn finish(&mut self, filled: usize, rows: usize) -> Option<NullBuffer> {
+        if filled < rows {
+            self.gap(filled, rows);
+        }
+        if !std::mem::take(&mut self.has_gaps) {
+            return None;
+        }
         let words = std::mem::take(&mut self.words);
         self.words.reserve(words.len());
-        let nulls = NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(words), 0, rows));
-        (nulls.null_count() > 0).then_some(nulls)
+        Some(NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(words), 0, rows)))
     }
 }
 
 /// Texts, back to back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Texts {
     bytes: Vec<u8>,
     /// Where each row's text begins, and where the last one ends. Offsets stay far below 2 GiB: a batch is bounded by
@@ -49,17 +67,39 @@ pub(super) struct Texts {
     valid: Valid,
 }
 
+impl Default for Texts {
+    fn default() -> Self {
+        Self { bytes: Vec::new(), offsets: vec![0], valid: Valid::default() }
+    }
+}
+
 /// Bytes that are copied at once, whatever a short text's length: two vector moves instead of a call.
 const SHORT: usize = 32;
 
 impl Texts {
-    /// The bytes of `row`'s text go behind those of the rows before; [`Self::close`] must follow.
+    fn rows(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Rows up to `row` that were not told have no text.
     #[inline]
-    fn open(&mut self, row: usize) -> &mut Vec<u8> {
-        if self.offsets.len() <= row {
-            self.offsets.resize(row + 1, self.bytes.len() as i32);
+    fn reach(&mut self, row: usize) {
+        if self.rows() < row {
+            self.skip(row);
         }
-        &mut self.bytes
+    }
+
+    #[cold]
+    fn skip(&mut self, row: usize) {
+        self.valid.gap(self.rows(), row);
+        self.offsets.resize(row + 1, self.bytes.len() as i32);
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, row: usize, text: &[u8]) {
+        self.reach(row);
+        self.bytes.extend_from_slice(text);
+        self.close(row);
     }
 
     #[inline]
@@ -68,36 +108,31 @@ impl Texts {
         self.valid.set(row);
     }
 
+    /// The same for the text at `range` of `bytes`, which is faster where more bytes follow.
     #[inline]
-    pub(super) fn push(&mut self, row: usize, text: &[u8]) {
-        self.open(row).extend_from_slice(text);
-        self.close(row);
-    }
-
-    /// The same for the text from `start` to `end` of `bytes`, which is faster where more bytes follow.
-    #[inline]
-    pub(super) fn push_cut(&mut self, row: usize, bytes: &[u8], start: usize, end: usize) {
-        let column = self.open(row);
-        let length = end - start;
-        match bytes.get(start..start + SHORT) {
+    pub(super) fn push_cut(&mut self, row: usize, bytes: &[u8], range: std::ops::Range<usize>) {
+        self.reach(row);
+        let length = range.len();
+        match bytes.get(range.start..).and_then(<[u8]>::first_chunk::<SHORT>) {
             Some(piece) if length <= SHORT => {
-                let piece: &[u8; SHORT] = piece.try_into().expect("it was cut to this length");
-                let behind = column.len() + length;
-                column.extend_from_slice(piece);
-                column.truncate(behind);
+                let behind = self.bytes.len() + length;
+                self.bytes.extend_from_slice(piece);
+                self.bytes.truncate(behind);
             }
-            _ => column.extend_from_slice(&bytes[start..end]),
+            _ => self.bytes.extend_from_slice(&bytes[range]),
         }
         self.close(row);
     }
 
     fn finish(&mut self, rows: usize) -> ArrayRef {
+        let filled = self.rows();
         self.offsets.resize(rows + 1, self.bytes.len() as i32);
         let (bytes, offsets) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.offsets));
         self.bytes.reserve(bytes.len());
         self.offsets.reserve(offsets.len());
+        self.offsets.push(0);
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
-        let texts = StringArray::try_new(offsets, Buffer::from_vec(bytes), self.valid.finish(rows));
+        let texts = StringArray::try_new(offsets, Buffer::from_vec(bytes), self.valid.finish(filled, rows));
         Arc::new(texts.expect("only whole, checked texts were appended"))
     }
 }
@@ -113,6 +148,7 @@ impl<T: Copy + Default> Numbers<T> {
     #[inline]
     pub(super) fn push(&mut self, row: usize, value: T) {
         if self.values.len() < row {
+            self.valid.gap(self.values.len(), row);
             self.values.resize(row, T::default());
         }
         self.values.push(value);
@@ -120,10 +156,11 @@ impl<T: Copy + Default> Numbers<T> {
     }
 
     fn finish(&mut self, rows: usize) -> (Vec<T>, Option<NullBuffer>) {
+        let filled = self.values.len();
         self.values.resize(rows, T::default());
         let values = std::mem::take(&mut self.values);
         self.values.reserve(values.len());
-        (values, self.valid.finish(rows))
+        (values, self.valid.finish(filled, rows))
     }
 }
 
@@ -172,7 +209,7 @@ impl Builder {
             Self::Timestamp(column) | Self::Int(column) => column.values.is_empty(),
             Self::Float(column) => column.values.is_empty(),
             Self::Bool(column) => column.values.is_empty(),
-            Self::Text(texts) | Self::Json(texts, _) => texts.offsets.is_empty(),
+            Self::Text(texts) | Self::Json(texts, _) => texts.rows() == 0,
         }
     }
 

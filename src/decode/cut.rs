@@ -4,11 +4,11 @@
 //! the strict parser behind. What was cut is what the strict parser would have read; a property test and a fuzz target
 //! hold it to that.
 
-use wide::u8x16;
+use super::index::Index;
 
 /// What a value is. A bit each, so that sets of them are cheap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Kinds(u8);
+pub(super) struct Kinds(u32);
 
 impl Kinds {
     /// A text that stands in the record as it is.
@@ -44,20 +44,14 @@ impl Kinds {
 /// A value that was cut out.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Piece {
+    /// An integer's value, the bits of a float, 1 for true; of a text the place of its first byte in the lower and of
+    /// that behind its last one in the upper half, counted from the record's first byte or in the scratch buffer.
+    number: u64,
     /// One kind.
     pub(super) kind: Kinds,
-    /// Where a text begins and ends: in the batch's bytes, or in the scratch buffer.
-    pub(super) start: u32,
-    pub(super) end: u32,
-    /// An integer's value, the bits of a float, 1 for true.
-    pub(super) number: u64,
 }
 
 impl Piece {
-    const fn other(kind: Kinds, number: u64) -> Self {
-        Self { kind, start: 0, end: 0, number }
-    }
-
     pub(super) const fn int(&self) -> i64 {
         self.number as i64
     }
@@ -65,93 +59,129 @@ impl Piece {
     pub(super) const fn float(&self) -> f64 {
         f64::from_bits(self.number)
     }
-}
 
-/// Whether JSON stands as it is, or within a JSON string, where each of its quotes has a backslash before it.
-pub(super) const BARE: bool = false;
-pub(super) const NESTED: bool = true;
+    pub(super) const fn is_true(&self) -> bool {
+        self.number == 1
+    }
 
-/// Cuts the value at `at`, which is no object or array; returns it and the place behind. Texts with escapes are written
-/// behind what `scratch` holds. `None`: it is something else, or not to be had here.
-#[inline]
-pub(super) fn scalar<const LEVEL: bool>(bytes: &[u8], at: usize, scratch: &mut Vec<u8>) -> Option<(Piece, usize)> {
-    match *bytes.get(at)? {
-        b'"' if LEVEL == BARE => text::<BARE>(bytes, at + 1, scratch),
-        b'\\' if LEVEL == NESTED && *bytes.get(at + 1)? == b'"' => text::<NESTED>(bytes, at + 2, scratch),
-        b'-' | b'0'..=b'9' => number(bytes, at),
-        b't' if bytes[at..].starts_with(b"true") => Some((Piece::other(Kinds::BOOL, 1), at + 4)),
-        b'f' if bytes[at..].starts_with(b"false") => Some((Piece::other(Kinds::BOOL, 0), at + 5)),
-        b'n' if bytes[at..].starts_with(b"null") => Some((Piece::other(Kinds::NULL, 0), at + 4)),
-        _ => None,
+    /// Where a text stands.
+    #[inline]
+    pub(super) const fn range(&self) -> std::ops::Range<usize> {
+        self.number as u32 as usize..(self.number >> 32) as usize
     }
 }
 
-/// Whether a value that is no object or array can begin with this byte.
-#[inline]
-pub(super) const fn begins_scalar<const LEVEL: bool>(byte: u8) -> bool {
-    match byte {
-        b'"' => LEVEL == BARE,
-        b'\\' => LEVEL == NESTED,
-        b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => true,
-        _ => false,
+/// What a record is cut into.
+#[derive(Debug, Default)]
+pub(super) struct Cuts {
+    pub(super) pieces: Vec<Piece>,
+    /// Texts that had escapes.
+    pub(super) scratch: Vec<u8>,
+    index: Index,
+}
+
+impl Cuts {
+    /// Gets ready for another record; false when it is not UTF-8.
+    pub(super) fn begin(&mut self, record: &[u8]) -> bool {
+        self.pieces.clear();
+        self.scratch.clear();
+        self.index.build(record);
+        self.index.is_ascii() || std::str::from_utf8(record).is_ok()
+    }
+
+    /// The value that was cut last, which is a text.
+    pub(super) fn last_text<'c>(&'c self, bytes: &'c [u8]) -> &'c [u8] {
+        match self.pieces.last() {
+            Some(piece) if piece.kind == Kinds::PLAIN => &bytes[piece.range()],
+            Some(piece) => &self.scratch[piece.range()],
+            None => &[],
+        }
+    }
+
+    /// Adds a value and returns the place behind it. (A piece that is handed around by value costs more than cutting it.)
+    #[inline(always)]
+    fn push(&mut self, kind: Kinds, number: u64, behind: usize) -> Option<usize> {
+        self.pieces.push(Piece { number, kind });
+        Some(behind)
+    }
+
+    #[inline(always)]
+    fn push_text(&mut self, kind: Kinds, start: usize, end: usize, behind: usize) -> Option<usize> {
+        self.push(kind, start as u64 | (end as u64) << 32, behind)
     }
 }
 
-/// Cuts a text behind its opening quote.
-#[inline]
-fn text<const LEVEL: bool>(bytes: &[u8], start: usize, scratch: &mut Vec<u8>) -> Option<(Piece, usize)> {
-    let (stop, is_ascii) = plain(bytes, start)?;
-    let behind = match (LEVEL, bytes[stop]) {
-        (BARE, b'"') => stop + 1,
-        (NESTED, b'\\') if bytes.get(stop + 1) == Some(&b'"') => stop + 2,
-        (_, b'\\') => return unescaped::<LEVEL>(bytes, start, stop, scratch),
+/// How a quote is written: in JSON as it stands, or within a JSON string, where each has a backslash before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Quote {
+    /// Two bytes, of which those in `mask` count.
+    mark: u16,
+    mask: u16,
+    length: u16,
+}
+
+impl Quote {
+    pub(super) const BARE: Self = Self { mark: b'"' as u16, mask: 0xff, length: 1 };
+    pub(super) const NESTED: Self = Self { mark: u16::from_le_bytes(*b"\\\""), mask: 0xffff, length: 2 };
+
+    #[inline(always)]
+    fn stands_at(self, bytes: &[u8], at: usize) -> Option<bool> {
+        let two = bytes.get(at..)?.first_chunk()?;
+        Some(u16::from_le_bytes(*two) & self.mask == self.mark)
+    }
+}
+
+/// Cuts the value at `at`, which is no object or array, and returns the place behind. `None`: it is something else, or
+/// not to be had here, or of no kind that is asked for.
+#[inline(always)]
+pub(super) fn scalar(bytes: &[u8], at: usize, quote: Quote, kinds: Kinds, cuts: &mut Cuts) -> Option<usize> {
+    if !quote.stands_at(bytes, at)? {
+        return if matches!(bytes[at], b'-' | b'0'..=b'9') {
+            number(bytes, at, kinds, cuts)
+        } else {
+            word(bytes, at, kinds, cuts)
+        };
+    }
+    let start = at + usize::from(quote.length);
+    let stop = cuts.index.next(start)?;
+    if !quote.stands_at(bytes, stop)? {
+        return unescaped(bytes, start, stop, quote, kinds, cuts);
+    }
+    if kinds.has(Kinds::PLAIN) {
+        cuts.push_text(Kinds::PLAIN, start, stop, stop + usize::from(quote.length))
+    } else {
+        None
+    }
+}
+
+/// Cuts `true`, `false` or `null`.
+#[inline(never)]
+fn word(bytes: &[u8], at: usize, kinds: Kinds, cuts: &mut Cuts) -> Option<usize> {
+    let (kind, number, length) = match bytes.get(at..)? {
+        [b't', b'r', b'u', b'e', ..] => (Kinds::BOOL, 1, 4),
+        [b'f', b'a', b'l', b's', b'e', ..] => (Kinds::BOOL, 0, 5),
+        [b'n', b'u', b'l', b'l', ..] => (Kinds::NULL, 0, 4),
         _ => return None,
     };
-    if !is_ascii && std::str::from_utf8(&bytes[start..stop]).is_err() {
-        return None;
-    }
-    Some((Piece { kind: Kinds::PLAIN, start: start as u32, end: stop as u32, number: 0 }, behind))
-}
-
-/// Where the first quote, backslash or control character from `at` on stands, and whether all before it is ASCII.
-#[inline]
-fn plain(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
-    const LANES: usize = 16;
-    let (quote, backslash, last_control) = (u8x16::splat(b'"'), u8x16::splat(b'\\'), u8x16::splat(0x1f));
-    let mut high = 0;
-    while let Some(chunk) = bytes.get(at..at + LANES) {
-        let lanes = u8x16::new(chunk.try_into().expect("it was cut to this length"));
-        let ends = lanes.simd_eq(quote) | lanes.simd_eq(backslash) | lanes.min(last_control).simd_eq(lanes);
-        let (ends, not_ascii) = (ends.to_bitmask(), lanes.to_bitmask());
-        if ends != 0 {
-            let stop = ends.trailing_zeros();
-            high |= not_ascii & ((1 << stop) - 1);
-            return Some((at + stop as usize, high == 0));
-        }
-        high |= not_ascii;
-        at += LANES;
-    }
-    let rest = bytes.get(at..)?;
-    let stop = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f))?;
-    Some((at + stop, high == 0 && rest[..stop].is_ascii()))
+    if kinds.has(kind) { cuts.push(kind, number, at + length) } else { None }
 }
 
 /// Writes a text with escapes, of which the first stands at `at`, to `scratch`.
 #[cold]
-fn unescaped<const LEVEL: bool>(
-    bytes: &[u8],
-    start: usize,
-    mut at: usize,
-    scratch: &mut Vec<u8>,
-) -> Option<(Piece, usize)> {
+fn unescaped(bytes: &[u8], start: usize, mut at: usize, quote: Quote, kinds: Kinds, cuts: &mut Cuts) -> Option<usize> {
+    if !kinds.has(Kinds::UNESCAPED) {
+        return None;
+    }
+    let scratch = &mut cuts.scratch;
     let begin = scratch.len();
     scratch.extend_from_slice(&bytes[start..at]);
     let behind = loop {
-        at = match (LEVEL, *bytes.get(at)?) {
-            (BARE, b'"') => break at + 1,
-            (BARE, b'\\') => escape(bytes, at + 1, 1, scratch)?,
-            (NESTED, b'\\') => match *bytes.get(at + 1)? {
-                b'"' => break at + 2,
+        if quote.stands_at(bytes, at)? {
+            break at + usize::from(quote.length);
+        }
+        at = match *bytes.get(at)? {
+            b'\\' if quote == Quote::BARE => escape(bytes, at + 1, 1, scratch)?,
+            b'\\' => match *bytes.get(at + 1)? {
                 // The inner text's backslash; what it escapes may have a backslash of the outer text before it.
                 b'\\' => match (*bytes.get(at + 2)?, bytes.get(at + 3)) {
                     (b'\\', Some(b'"' | b'\\')) => escape(bytes, at + 3, 2, scratch)?,
@@ -162,13 +192,12 @@ fn unescaped<const LEVEL: bool>(
             },
             _ => return None,
         };
-        let (stop, _) = plain(bytes, at)?;
+        let stop = cuts.index.next(at)?;
         scratch.extend_from_slice(&bytes[at..stop]);
         at = stop;
     };
-    std::str::from_utf8(&scratch[begin..]).ok()?;
-    let (start, end) = (begin as u32, scratch.len() as u32);
-    Some((Piece { kind: Kinds::UNESCAPED, start, end, number: 0 }, behind))
+    let end = scratch.len();
+    cuts.push_text(Kinds::UNESCAPED, begin, end, behind)
 }
 
 /// Writes the character that is escaped by what stands behind the backslash, at `at`; returns the place behind.
@@ -216,8 +245,8 @@ const POWERS: [f64; 23] = [
 ];
 
 /// Cuts a number. Whether it ends where it seems to is seen by what the caller expects behind.
-#[inline]
-fn number(bytes: &[u8], at: usize) -> Option<(Piece, usize)> {
+#[inline(never)]
+fn number(bytes: &[u8], at: usize, kinds: Kinds, cuts: &mut Cuts) -> Option<usize> {
     let negative = bytes[at] == b'-';
     let first = at + usize::from(negative);
     let (mut value, point) = digits(bytes, first, 0);
@@ -226,6 +255,7 @@ fn number(bytes: &[u8], at: usize) -> Option<(Piece, usize)> {
         return None;
     }
     match bytes.get(point) {
+        Some(b'.' | b'e' | b'E') if !kinds.has(Kinds::FLOAT) => None,
         Some(b'.') => {
             let end;
             (value, end) = digits(bytes, point + 1, value);
@@ -234,17 +264,18 @@ fn number(bytes: &[u8], at: usize) -> Option<(Piece, usize)> {
                 return None;
             }
             if whole + fraction > 18 || value >= 1 << 53 || matches!(bytes.get(end), Some(b'e' | b'E')) {
-                return slow_float(bytes, at, end);
+                return slow_float(bytes, at, end, cuts);
             }
             // Both are exact, so the one rounding of the division is the only one (Clinger 1990).
             let float = value as f64 / POWERS[fraction];
             let float = if negative { -float } else { float };
-            Some((Piece::other(Kinds::FLOAT, float.to_bits()), end))
+            cuts.push(Kinds::FLOAT, float.to_bits(), end)
         }
-        Some(b'e' | b'E') => slow_float(bytes, at, point),
+        Some(b'e' | b'E') => slow_float(bytes, at, point, cuts),
+        _ if !kinds.has(Kinds::INT) => None,
         _ => {
             let int = value as i64;
-            Some((Piece::other(Kinds::INT, (if negative { -int } else { int }) as u64), point))
+            cuts.push(Kinds::INT, (if negative { -int } else { int }) as u64, point)
         }
     }
 }
@@ -266,7 +297,7 @@ fn digits(bytes: &[u8], mut at: usize, mut value: u64) -> (u64, usize) {
 /// A number with an exponent or many digits, of which the mantissa ends at `mantissa`; the standard library rounds
 /// correctly, as simd-json does.
 #[cold]
-fn slow_float(bytes: &[u8], at: usize, mantissa: usize) -> Option<(Piece, usize)> {
+fn slow_float(bytes: &[u8], at: usize, mantissa: usize, cuts: &mut Cuts) -> Option<usize> {
     let mut end = mantissa;
     if matches!(bytes.get(end), Some(b'e' | b'E')) {
         end += 1 + usize::from(matches!(bytes.get(end + 1), Some(b'+' | b'-')));
@@ -277,5 +308,5 @@ fn slow_float(bytes: &[u8], at: usize, mantissa: usize) -> Option<(Piece, usize)
         end = behind;
     }
     let float: f64 = std::str::from_utf8(&bytes[at..end]).ok()?.parse().ok()?;
-    float.is_finite().then_some((Piece::other(Kinds::FLOAT, float.to_bits()), end))
+    if float.is_finite() { cuts.push(Kinds::FLOAT, float.to_bits(), end) } else { None }
 }

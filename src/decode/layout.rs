@@ -3,131 +3,152 @@
 //! A node stands for a place behind a value, an edge for the literal that comes next and the value behind that, so
 //! records that begin alike share what they have in common. A record that walks from the root to a leaf, literal by
 //! literal and value by value, has a JSON structure that the strict parser has seen, byte for byte but for the values.
-//! Edges lie in the order of their use: one that was taken moves a place towards the front.
+//! The edge that was taken last is tried first.
 //!
 //! The tree is bounded. When it is full it is emptied and learns anew, as a JIT's code cache is flushed: what is in use
 //! comes back with the next records.
 
 use super::assign::Assignment;
-use super::cut::{self, BARE, Kinds, NESTED, Piece};
+use super::cut::{self, Cuts, Kinds, Quote};
 use super::learn::{Ahead, Lesson};
 use crate::limits;
+use wide::u8x16;
 
 /// A literal, with what makes its comparison cheap: its first and its last 16 bytes.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Literal {
-    head: u128,
-    /// Which bits of `head` count, where the literal is shorter than 16 bytes.
-    mask: u128,
-    tail: u128,
+    head: u8x16,
+    tail: u8x16,
+    /// A bit for each byte of `head` that counts.
+    mask: u32,
+    length: u32,
     bytes: Box<[u8]>,
 }
 
-const WIDE: usize = 16;
+const LANES: usize = 16;
 
-fn wide(bytes: &[u8], at: usize) -> Option<u128> {
-    let piece = bytes.get(at..at + WIDE)?;
-    Some(u128::from_le_bytes(piece.try_into().expect("it was cut to this length")))
+#[inline]
+fn lanes(bytes: &[u8], at: usize) -> Option<u8x16> {
+    bytes.get(at..)?.first_chunk().map(|chunk| u8x16::new(*chunk))
 }
 
 impl Literal {
     fn new(bytes: &[u8]) -> Self {
-        let mut head = [0; WIDE];
-        let length = bytes.len().min(WIDE);
+        let mut head = [0; LANES];
+        let length = bytes.len().min(LANES);
         head[..length].copy_from_slice(&bytes[..length]);
-        let mask = if length < WIDE { (1 << (8 * length)) - 1 } else { u128::MAX };
-        let tail = bytes.len().checked_sub(WIDE).and_then(|at| wide(bytes, at)).unwrap_or_default();
-        Self { head: u128::from_le_bytes(head), mask, tail, bytes: bytes.into() }
+        let tail = bytes.len().checked_sub(LANES).and_then(|at| lanes(bytes, at)).unwrap_or_default();
+        let mask = (1 << length) - 1;
+        Self { head: u8x16::new(head), tail, mask, length: bytes.len() as u32, bytes: bytes.into() }
     }
 
-    #[inline]
-    fn stands_at(&self, record: &[u8], at: usize) -> bool {
-        let length = self.bytes.len();
-        match wide(record, at) {
-            Some(head) if (head ^ self.head) & self.mask != 0 => false,
-            Some(_) if length <= WIDE => true,
-            Some(_) if length <= 2 * WIDE => wide(record, at + length - WIDE) == Some(self.tail),
+    /// The place behind the literal, where it stands at `at`.
+    #[inline(always)]
+    fn behind(&self, record: &[u8], at: usize) -> Option<usize> {
+        let behind = at + self.length as usize;
+        let stands = match lanes(record, at) {
+            Some(head) if head.simd_eq(self.head).to_bitmask() & self.mask != self.mask => false,
+            Some(_) if self.length as usize <= LANES => true,
+            Some(_) if self.length as usize <= 2 * LANES => {
+                lanes(record, behind - LANES)?.simd_eq(self.tail).to_bitmask() == 0xffff
+            }
             // Near the end of the batch, or longer.
-            _ => record.get(at..at + length) == Some(&self.bytes),
-        }
+            _ => record.get(at..behind) == Some(&self.bytes),
+        };
+        stands.then_some(behind)
     }
 }
 
+/// What a literal leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
-    /// A value of one of these kinds, and the node behind it.
-    Value { ahead: Ahead, kinds: Kinds, node: u32 },
-    /// The record's end; the number of its layout.
-    End(u32),
+enum Goal {
+    Value(Ahead),
+    /// The end of the record.
+    End,
 }
 
 #[derive(Debug)]
 struct Edge {
     literal: Literal,
-    next: Next,
+    goal: Goal,
+    /// Kinds of the value that may stand there.
+    kinds: Kinds,
+    quote: Quote,
+    /// The node behind the value; at the record's end, the number of the layout.
+    next: u32,
+    /// The node's edge that is tried when this one leads nowhere.
+    sibling: u32,
 }
+
+/// No edge.
+const NONE: u32 = u32::MAX;
 
 /// The layouts of one decoder.
 #[derive(Debug)]
 pub(super) struct Layouts {
-    nodes: Vec<Vec<Edge>>,
+    /// The edge of each node that is tried first.
+    nodes: Vec<u32>,
+    edges: Vec<Edge>,
     assignments: Vec<Assignment>,
-    edges: usize,
     literal_bytes: usize,
     /// Texts that begin with a brace are JSON, and are not taken for text.
     text_is_json: bool,
 }
 
-/// What the last record was cut into.
-#[derive(Debug, Default)]
-pub(super) struct Cuts {
-    pub(super) pieces: Vec<Piece>,
-    pub(super) scratch: Vec<u8>,
-}
-
 impl Layouts {
     pub(super) fn new(text_is_json: bool) -> Self {
-        let nodes = vec![Vec::new()];
-        Self { nodes, assignments: Vec::new(), edges: 0, literal_bytes: 0, text_is_json }
+        Self { nodes: vec![NONE], edges: Vec::new(), assignments: Vec::new(), literal_bytes: 0, text_is_json }
     }
 
     pub(super) fn assignment(&self, layout: u32) -> &Assignment {
         &self.assignments[layout as usize]
     }
 
-    /// Cuts the record from `at` to `end` into the values of a known layout, and returns its number.
-    pub(super) fn cut(&mut self, bytes: &[u8], mut at: usize, end: usize, cuts: &mut Cuts) -> Option<u32> {
-        cuts.pieces.clear();
-        cuts.scratch.clear();
-        let mut node = 0;
+    /// Cuts a record into the values of a known layout, and returns its number. The record is the first `end` of `bytes`;
+    /// what is behind is not looked at, but comparing is faster where there is something.
+    ///
+    /// Of the edges of a node at most one leads on: a literal that goes on where another ends has a brace or a bracket
+    /// there, which begins no scalar.
+    pub(super) fn cut(&mut self, bytes: &[u8], end: usize, cuts: &mut Cuts) -> Option<u32> {
+        if !cuts.begin(&bytes[..end]) {
+            return None;
+        }
+        let (mut at, mut node) = (0, 0);
         loop {
-            let edges = &mut self.nodes[node];
-            let number = edges.iter().position(|edge| edge.leads_on(bytes, at, end))?;
-            let next = edges[number].next;
-            at += edges[number].literal.bytes.len();
-            if number > 0 {
-                edges.swap(number - 1, number);
-            }
-            let (ahead, kinds, behind) = match next {
-                Next::End(layout) => return Some(layout),
-                Next::Value { ahead, kinds, node } => (ahead, kinds, node),
+            let first = self.nodes[node];
+            let mut number = first;
+            let edge = loop {
+                let edge = self.edges.get(number as usize)?;
+                if let Some(behind) = edge.literal.behind(bytes, at)
+                    && let Some(after) = edge.cut(bytes, behind, end, self.text_is_json, cuts)
+                {
+                    at = after;
+                    break edge;
+                }
+                number = edge.sibling;
             };
-            let (piece, after) = match ahead {
-                Ahead::Nested => cut::scalar::<NESTED>(bytes, at, &mut cuts.scratch)?,
-                Ahead::Bare | Ahead::Message => cut::scalar::<BARE>(bytes, at, &mut cuts.scratch)?,
-            };
-            if !kinds.has(piece.kind) || (ahead == Ahead::Message && self.is_json(&piece, bytes, cuts)) {
-                return None;
+            if edge.goal == Goal::End {
+                return Some(edge.next);
             }
-            cuts.pieces.push(piece);
-            (at, node) = (after, behind as usize);
+            let next = edge.next as usize;
+            if number != first {
+                self.prefer(node, number);
+            }
+            node = next;
         }
     }
 
-    fn is_json(&self, piece: &Piece, bytes: &[u8], cuts: &Cuts) -> bool {
-        let text = if piece.kind == Kinds::PLAIN { bytes } else { &cuts.scratch };
-        let text = &text[piece.start as usize..piece.end as usize];
-        self.text_is_json && text.trim_ascii_start().first() == Some(&b'{')
+    /// Lets the node try this edge first.
+    #[cold]
+    fn prefer(&mut self, node: usize, number: u32) {
+        let behind = self.edges[number as usize].sibling;
+        let mut before = self.nodes[node];
+        while self.edges[before as usize].sibling != number {
+            before = self.edges[before as usize].sibling;
+        }
+        self.edges[before as usize].sibling = behind;
+        self.edges[number as usize].sibling = self.nodes[node];
+        self.nodes[node] = number;
     }
 
     /// Adds a layout; false when it is known already, or no room is left at one of its nodes.
@@ -135,51 +156,60 @@ impl Layouts {
         let mut node = 0;
         for (step, kinds) in lesson.steps.iter().zip(&assignment.kinds) {
             let literal = &record[step.literal.clone()];
-            let known = self.nodes[node].iter_mut().find_map(|edge| match &mut edge.next {
-                Next::Value { ahead, kinds, node } if *ahead == step.ahead && *edge.literal.bytes == *literal => {
-                    Some((kinds, *node))
-                }
-                _ => None,
-            });
-            node = match known {
-                Some((known, next)) => {
+            node = match self.find(node, literal, Goal::Value(step.ahead)) {
+                Some(known) => {
                     // Layouts that share a value take only what is right for all of them.
-                    *known = known.and(*kinds);
-                    next as usize
+                    let edge = &mut self.edges[known];
+                    edge.kinds = edge.kinds.and(*kinds);
+                    edge.next as usize
                 }
                 None => {
                     let next = self.nodes.len();
-                    let value = Next::Value { ahead: step.ahead, kinds: *kinds, node: next as u32 };
-                    if !self.push(node, literal, value) {
+                    if !self.push(node, literal, Goal::Value(step.ahead), *kinds, next as u32) {
                         return false;
                     }
-                    self.nodes.push(Vec::new());
+                    self.nodes.push(NONE);
                     next
                 }
             };
         }
         let tail = &record[lesson.tail.clone()];
-        let is_end = |edge: &Edge| matches!(edge.next, Next::End(_)) && *edge.literal.bytes == *tail;
-        let is_new = !self.nodes[node].iter().any(is_end);
-        is_new && self.push(node, tail, Next::End(self.assignments.len() as u32)) && {
-            self.assignments.push(assignment);
-            true
-        }
-    }
-
-    fn push(&mut self, node: usize, literal: &[u8], next: Next) -> bool {
-        if self.nodes[node].len() >= limits::LAYOUT_BRANCHES {
+        if self.find(node, tail, Goal::End).is_some()
+            || !self.push(node, tail, Goal::End, Kinds::ANY, self.assignments.len() as u32)
+        {
             return false;
         }
-        self.edges += 1;
+        self.assignments.push(assignment);
+        true
+    }
+
+    /// The edges of a node, by number.
+    fn edges_of(&self, node: usize) -> impl Iterator<Item = usize> {
+        let known = |number: u32| (number != NONE).then_some(number as usize);
+        std::iter::successors(known(self.nodes[node]), move |number| known(self.edges[*number].sibling))
+    }
+
+    fn find(&self, node: usize, literal: &[u8], goal: Goal) -> Option<usize> {
+        self.edges_of(node).find(|number| {
+            let edge = &self.edges[*number];
+            edge.goal == goal && *edge.literal.bytes == *literal
+        })
+    }
+
+    fn push(&mut self, node: usize, literal: &[u8], goal: Goal, kinds: Kinds, next: u32) -> bool {
+        if self.edges_of(node).count() >= limits::LAYOUT_BRANCHES {
+            return false;
+        }
         self.literal_bytes += literal.len();
-        self.nodes[node].push(Edge { literal: Literal::new(literal), next });
+        let sibling = std::mem::replace(&mut self.nodes[node], self.edges.len() as u32);
+        let quote = if goal == Goal::Value(Ahead::Nested) { Quote::NESTED } else { Quote::BARE };
+        self.edges.push(Edge { literal: Literal::new(literal), goal, kinds, quote, next, sibling });
         true
     }
 
     /// Whether the tree has to be emptied before something is added.
     pub(super) fn is_full(&self) -> bool {
-        self.edges >= limits::LAYOUT_EDGES || self.literal_bytes >= limits::LAYOUT_BYTES
+        self.edges.len() >= limits::LAYOUT_EDGES || self.literal_bytes >= limits::LAYOUT_BYTES
     }
 
     pub(super) fn clear(&mut self) {
@@ -188,22 +218,27 @@ impl Layouts {
 }
 
 impl Edge {
-    /// Whether the literal stands here and something of the right sort behind it. Of edges with the same beginning at
-    /// most one does: a literal that goes on where another ends has a brace or a bracket there, which begins no scalar.
-    #[inline]
-    fn leads_on(&self, bytes: &[u8], at: usize, end: usize) -> bool {
-        if !self.literal.stands_at(bytes, at) {
-            return false;
+    /// Cuts what stands behind the literal, at `at`, and returns the place behind.
+    #[inline(always)]
+    fn cut(&self, bytes: &[u8], at: usize, end: usize, text_is_json: bool, cuts: &mut Cuts) -> Option<usize> {
+        match self.goal {
+            Goal::Value(Ahead::Nested | Ahead::Bare) => cut::scalar(bytes, at, self.quote, self.kinds, cuts),
+            Goal::Value(Ahead::Message) => self.cut_message(bytes, at, text_is_json, cuts),
+            Goal::End => (at == end).then_some(at),
         }
-        let behind = at + self.literal.bytes.len();
-        match (self.next, bytes.get(behind)) {
-            (Next::End(_), _) => behind == end,
-            (Next::Value { ahead: Ahead::Nested, .. }, Some(byte)) => cut::begins_scalar::<NESTED>(*byte),
-            (Next::Value { ahead: Ahead::Bare, .. }, Some(byte)) => cut::begins_scalar::<BARE>(*byte),
-            (Next::Value { ahead: Ahead::Message, .. }, Some(byte)) => {
-                *byte == b'"' && bytes.get(behind + 1) != Some(&b'{')
-            }
-            (Next::Value { .. }, None) => false,
+    }
+
+    #[inline(never)]
+    fn cut_message(&self, bytes: &[u8], at: usize, text_is_json: bool, cuts: &mut Cuts) -> Option<usize> {
+        // Seen at once where the brace stands first; behind blanks or escapes it is seen when the text has been cut.
+        if text_is_json && bytes.get(at + 1) == Some(&b'{') {
+            return None;
         }
+        let behind = cut::scalar(bytes, at, self.quote, self.kinds, cuts)?;
+        if text_is_json && cuts.last_text(bytes).trim_ascii_start().first() == Some(&b'{') {
+            cuts.pieces.pop();
+            return None;
+        }
+        Some(behind)
     }
 }

@@ -4,7 +4,7 @@
 //! Only what is regular is learned. A key with an escape, an escaped space between tokens, a message within a message
 //! that isn't there: `None`, and such records stay with the strict path.
 
-use super::cut::{self, BARE, NESTED, Piece};
+use super::cut::{self, Cuts, Kinds, Quote};
 use super::{Envelope, Format, Plan};
 
 /// What stands behind a literal.
@@ -62,12 +62,15 @@ pub(super) fn learn(record: &[u8], plan: &Plan) -> Option<Lesson> {
         record,
         at: 0,
         literal: 0,
-        level: BARE,
+        quote: Quote::BARE,
         format: plan.format,
         content: None,
         steps: Vec::new(),
-        scratch: Vec::new(),
+        cuts: Cuts::default(),
     };
+    if !walk.cuts.begin(record) {
+        return None;
+    }
     walk.skip_space();
     let (envelope, content) = match plan.envelope {
         Envelope::None if plan.format == Format::Text || plan.format == Format::Logfmt => return None,
@@ -87,11 +90,11 @@ struct Walk<'r> {
     at: usize,
     /// Where the literal begins that the next step will have.
     literal: usize,
-    level: bool,
+    quote: Quote,
     format: Format,
     content: Option<Content>,
     steps: Vec<Step>,
-    scratch: Vec<u8>,
+    cuts: Cuts,
 }
 
 impl Walk<'_> {
@@ -101,7 +104,10 @@ impl Walk<'_> {
 
     fn skip_space(&mut self) {
         // Within a string only the blank can stand as it is; the others are control characters there.
-        while self.peek().is_some_and(|b| b == b' ' || (self.level == BARE && matches!(b, b'\t' | b'\n' | b'\r'))) {
+        while self
+            .peek()
+            .is_some_and(|b| b == b' ' || (self.quote == Quote::BARE && matches!(b, b'\t' | b'\n' | b'\r')))
+        {
             self.at += 1;
         }
     }
@@ -119,17 +125,11 @@ impl Walk<'_> {
     }
 
     fn scalar(&mut self) -> Option<u16> {
-        let cut = if self.level == BARE { cut::scalar::<BARE> } else { cut::scalar::<NESTED> };
-        let ahead = if self.level == BARE { Ahead::Bare } else { Ahead::Nested };
-        self.step(ahead, cut)
+        self.step(if self.quote == Quote::BARE { Ahead::Bare } else { Ahead::Nested })
     }
 
-    fn step(
-        &mut self,
-        ahead: Ahead,
-        cut: impl Fn(&[u8], usize, &mut Vec<u8>) -> Option<(Piece, usize)>,
-    ) -> Option<u16> {
-        let (_, behind) = cut(self.record, self.at, &mut self.scratch)?;
+    fn step(&mut self, ahead: Ahead) -> Option<u16> {
+        let behind = cut::scalar(self.record, self.at, self.quote, Kinds::ANY, &mut self.cuts)?;
         self.steps.push(Step { literal: self.literal..self.at, ahead });
         (self.at, self.literal) = (behind, behind);
         (self.steps.len() <= MAX_STEPS).then_some((self.steps.len() - 1) as u16)
@@ -177,7 +177,7 @@ impl Walk<'_> {
     }
 
     fn key(&mut self) -> Option<String> {
-        let quote: &[u8] = if self.level == BARE { b"\"" } else { b"\\\"" };
+        let quote: &[u8] = if self.quote == Quote::BARE { b"\"" } else { b"\\\"" };
         self.take(quote)?;
         let end = self.at + self.record[self.at..].iter().position(|b| matches!(b, b'"' | b'\\' | 0..=0x1f))?;
         let key = std::str::from_utf8(&self.record[self.at..end]).ok()?;
@@ -195,16 +195,16 @@ impl Walk<'_> {
             b'{' => Content::Object(self.object(false)?),
             b'"' if self.is_json() => {
                 self.at += 1;
-                self.level = NESTED;
+                self.quote = Quote::NESTED;
                 self.skip_space();
                 let object = self.object(false)?;
                 self.skip_space();
-                self.level = BARE;
+                self.quote = Quote::BARE;
                 self.take(b"\"")?;
                 Content::Object(object)
             }
             b'"' if self.format == Format::Auto || self.format == Format::Text => {
-                Content::Text(self.step(Ahead::Message, cut::scalar::<BARE>)?)
+                Content::Text(self.step(Ahead::Message)?)
             }
             _ => return None,
         };

@@ -11,6 +11,7 @@ mod cut;
 mod decoder;
 mod envelope;
 mod fields;
+mod index;
 mod layout;
 mod learn;
 mod logfmt;

@@ -1,7 +1,7 @@
 //! One record → one row: values into their columns, everything else into `attributes`.
 
-use super::columns::{Builder, Columns};
 use super::Plan;
+use super::columns::{Builder, Columns};
 use super::envelope::Parts;
 use super::fields::Fields;
 use super::tape::{behind, kind, members, text, write_json, write_text};

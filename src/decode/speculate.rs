@@ -11,8 +11,8 @@
 use super::Plan;
 use super::assign::{self, Assignment, Part};
 use super::columns::Builder;
-use super::cut::{Kinds, Piece};
-use super::layout::{Cuts, Layouts};
+use super::cut::{Cuts, Kinds, Piece};
+use super::layout::Layouts;
 use super::learn;
 use super::row::{ATTRIBUTES, Candidates, Chosen, Rows};
 use super::tape::write_text;
@@ -118,11 +118,11 @@ impl Speculator {
         })
     }
 
-    /// Appends the record from `start` to `end` as a row where it has a known layout, and tells whether it did.
+    /// Appends the record, the first `end` of `bytes`, as a row where it has a known layout, and tells whether it did.
+    /// Other bytes of the batch may follow it.
     pub(super) fn record(
         &mut self,
         bytes: &[u8],
-        start: usize,
         end: usize,
         broker: Option<EventTime>,
         arrival: EventTime,
@@ -132,7 +132,7 @@ impl Speculator {
             self.done.misses += 1;
             return false;
         }
-        let hit = self.attempt(bytes, start, end, broker, arrival, rows).is_some();
+        let hit = self.attempt(bytes, end, broker, arrival, rows).is_some();
         self.thrift.tried(hit);
         self.done.hits += u64::from(hit);
         self.done.misses += u64::from(!hit);
@@ -142,13 +142,12 @@ impl Speculator {
     fn attempt(
         &mut self,
         bytes: &[u8],
-        start: usize,
         end: usize,
         broker: Option<EventTime>,
         arrival: EventTime,
         rows: &mut Rows,
     ) -> Option<()> {
-        let layout = self.layouts.cut(bytes, start, end, &mut self.cuts)?;
+        let layout = self.layouts.cut(bytes, end, &mut self.cuts)?;
         let Self { layouts, cuts, text, .. } = self;
         let assignment = layouts.assignment(layout);
         let values = Values { bytes, scratch: &cuts.scratch, pieces: &cuts.pieces };
@@ -204,7 +203,7 @@ impl<'c> Values<'c> {
     }
 
     fn text(&self, piece: &Piece) -> &'c [u8] {
-        &self.home(piece)[piece.start as usize..piece.end as usize]
+        &self.home(piece)[piece.range()]
     }
 
     /// The inner `None` is that there is no time, the outer that it cannot be read.
@@ -241,7 +240,7 @@ impl<'c> Values<'c> {
             let piece = self.piece(put.step);
             if piece.kind != Kinds::NULL {
                 let column = builders[usize::from(put.column)].texts();
-                column.push_cut(row, self.home(piece), piece.start as usize, piece.end as usize);
+                column.push_cut(row, self.home(piece), piece.range());
             }
         }
         for put in assignment.ints.iter().chain(&assignment.floats).chain(&assignment.bools) {
@@ -251,7 +250,7 @@ impl<'c> Values<'c> {
                 Builder::Int(column) => column.push(row, piece.int()),
                 Builder::Float(column) if piece.kind == Kinds::INT => column.push(row, piece.int() as f64),
                 Builder::Float(column) => column.push(row, piece.float()),
-                Builder::Bool(column) => column.push(row, piece.number == 1),
+                Builder::Bool(column) => column.push(row, piece.is_true()),
                 _ => unreachable!("values were assigned by their columns' types"),
             }
         }
@@ -295,7 +294,7 @@ impl<'c> Values<'c> {
             }
             Kinds::INT => serde_json::to_writer(out, &piece.int()),
             Kinds::FLOAT => serde_json::to_writer(out, &piece.float()),
-            Kinds::BOOL => serde_json::to_writer(out, &(piece.number == 1)),
+            Kinds::BOOL => serde_json::to_writer(out, &piece.is_true()),
             _ => serde_json::to_writer(out, &()),
         };
         written.expect("writing to memory cannot fail");

@@ -70,6 +70,9 @@ impl TimeFormats {
     }
 
     fn read_rfc3339(&self, text: &[u8]) -> Option<EventTime> {
+        if let Some(micros) = read_utc(text) {
+            return Some(EventTime::from_micros(micros));
+        }
         let stamp = Rfc3339::read(text)?;
         match stamp.offset_seconds {
             Some(offset) => Some(EventTime::from_micros(stamp.local_micros - i64::from(offset) * 1_000_000)),
@@ -141,6 +144,81 @@ fn epoch_float(number: f64) -> Option<EventTime> {
         number / 1e3
     };
     in_range(micros.round() as i64)
+}
+
+/// Eight times the same byte.
+const fn all(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// The digits of eight bytes that look like `like`, where a `0` stands for any digit: each in its byte, 0 for the others.
+#[inline]
+fn digits_like(text: &[u8], at: usize, like: [u8; 8]) -> Option<[u8; 8]> {
+    let piece: [u8; 8] = text.get(at..at + 8)?.try_into().expect("it was cut to this length");
+    // A byte is 0 to 9 where a digit stands on a `0`, and 0 where what stands there is what should. More than that
+    // shows in the highest bit once it is added to what just fits below it.
+    let mut room = [0x7f; 8];
+    let mut byte = 0;
+    while byte < 8 {
+        if like[byte] == b'0' {
+            room[byte] = 0x76;
+        }
+        byte += 1;
+    }
+    let differs = u64::from_le_bytes(piece) ^ u64::from_le_bytes(like);
+    let over = (differs | (differs & all(0x7f)).wrapping_add(u64::from_le_bytes(room))) & all(0x80);
+    (over == 0).then_some(differs.to_le_bytes())
+}
+
+/// The usual ways of writing a time in UTC, `2026-05-06T04:53:32.950Z` with three, six or nine digits of a second's
+/// fraction, or six and `+00:00`, in µs since 1970. `None`: read it the slow way.
+#[inline]
+fn read_utc(text: &[u8]) -> Option<i64> {
+    let date = digits_like(text, 0, *b"0000-00-")?.map(u32::from);
+    let time = digits_like(text, 8, *b"00T00:00")?.map(u32::from);
+    // The seconds, with the minutes once more.
+    let last = digits_like(text, 12, *b"0:00:00.")?.map(u32::from);
+    let year = i64::from(date[0] * 1000 + date[1] * 100 + date[2] * 10 + date[3]);
+    let (month, day) = (date[5] * 10 + date[6], time[0] * 10 + time[1]);
+    let (hour, minute, second) = (time[3] * 10 + time[4], time[6] * 10 + time[7], last[5] * 10 + last[6]);
+    if month.wrapping_sub(1) >= 12 || day < 1 || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    if day > 28 && day > days_in(year, month) {
+        return None;
+    }
+    let micros = fraction_utc(text)?;
+    let seconds = days_from_civil(year, month, day) * 86_400 + i64::from(hour * 3_600 + minute * 60 + second);
+    Some(seconds * 1_000_000 + i64::from(micros))
+}
+
+/// The microseconds of a fraction of three, six or nine digits from the 20th byte on, with a zone of UTC behind them.
+#[inline]
+fn fraction_utc(text: &[u8]) -> Option<i64> {
+    let micros = match text.len() {
+        24 => eight(digits_like(text, 16, *b":00.000Z")?) % 10_000 * 100,
+        27 => eight(digits_like(text, 19, *b".000000Z")?) / 10,
+        30 => {
+            digits_like(text, 22, *b"0000000Z")?;
+            eight(digits_like(text, 19, *b".0000000")?) / 10
+        }
+        32 => {
+            digits_like(text, 24, *b"00+00:00")?;
+            eight(digits_like(text, 19, *b".000000+")?) / 10
+        }
+        _ => return None,
+    };
+    Some(i64::from(micros))
+}
+
+/// The number that eight digits make up.
+#[inline]
+fn eight(digits: [u8; 8]) -> u32 {
+    // Neighbours are put together, then pairs, then fours (Lemire, "Quickly parsing eight digits", 2018).
+    let ones = u64::from_le_bytes(digits);
+    let pairs = (ones * 10 + (ones >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+    ((fours * 10_000 + (fours >> 32)) & 0xffff_ffff) as u32
 }
 
 /// A time of day on a date, as if it were UTC, and the offset that was written behind it.

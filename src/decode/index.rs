@@ -1,0 +1,92 @@
+//! Where a record's quotes, backslashes and control characters stand: a bit for each byte.
+//!
+//! Made in one pass without branches, 16 bytes at a time; then the end of a text is found by counting zeros, however
+//! long it is. (Langdale and Lemire's structural index, 2019, without its second half.)
+
+use wide::u8x16;
+
+/// The index of one record.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    words: Vec<u64>,
+    is_ascii: bool,
+}
+
+const LANES: usize = 16;
+/// Bytes of one word of the index.
+const WORD: usize = 64;
+
+impl Index {
+    /// Indexes another record.
+    pub(super) fn build(&mut self, record: &[u8]) {
+        self.words.clear();
+        let mut all = u8x16::ZERO;
+        let (whole, rest) = record.as_chunks::<WORD>();
+        self.words.extend(whole.iter().map(|chunk| word(chunk, &mut all)));
+        if !rest.is_empty() {
+            // What is behind the record counts as control characters.
+            let mut last = [0; WORD];
+            last[..rest.len()].copy_from_slice(rest);
+            self.words.push(word(&last, &mut all));
+        }
+        self.is_ascii = all.to_bitmask() == 0;
+    }
+
+    /// Whether no byte of the record is above 0x7f.
+    pub(super) fn is_ascii(&self) -> bool {
+        self.is_ascii
+    }
+
+    /// The first quote, backslash or control character from `at` on. Behind the record's end there may be one more.
+    #[inline]
+    pub(super) fn next(&self, at: usize) -> Option<usize> {
+        let mut number = at / WORD;
+        let ahead = self.words.get(number)? >> (at % WORD);
+        if ahead != 0 {
+            return Some(at + ahead.trailing_zeros() as usize);
+        }
+        loop {
+            number += 1;
+            let word = *self.words.get(number)?;
+            if word != 0 {
+                return Some(number * WORD + word.trailing_zeros() as usize);
+            }
+        }
+    }
+}
+
+/// The bits of 64 bytes; `all` collects what bits their bytes have.
+#[inline]
+fn word(chunk: &[u8; WORD], all: &mut u8x16) -> u64 {
+    let (lanes, _) = chunk.as_chunks::<LANES>();
+    let mut bits = 0;
+    for (number, lanes) in lanes.iter().enumerate() {
+        let lanes = u8x16::new(*lanes);
+        *all |= lanes;
+        // With the second bit turned, the control characters stay below 0x20 and the quote becomes 0x20.
+        let turned = lanes ^ u8x16::splat(2);
+        let ends = turned.min(u8x16::splat(0x20)).simd_eq(turned) | lanes.simd_eq(u8x16::splat(b'\\'));
+        bits |= u64::from(ends.to_bitmask()) << (number * LANES);
+    }
+    bits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn ends_are_where_they_are(record in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut index = Index::default();
+            index.build(&record);
+            prop_assert_eq!(index.is_ascii(), record.is_ascii());
+            for at in 0..record.len() {
+                let end = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+                let expected = record[at..].iter().position(end).map(|place| at + place);
+                prop_assert_eq!(index.next(at).filter(|place| *place < record.len()), expected);
+            }
+        }
+    }
+}
