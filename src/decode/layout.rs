@@ -9,7 +9,7 @@
 //! comes back with the next records.
 
 use super::assign::Assignment;
-use super::cut::{self, Cuts, Kinds, Quote};
+use super::cut::{self, Cuts, Kinds, Piece, Quote};
 use super::learn::{Ahead, Lesson};
 use crate::limits;
 use wide::u8x16;
@@ -80,6 +80,17 @@ struct Edge {
     sibling: u32,
 }
 
+/// The beginning of a record, up to its message: for lines that one program wrote it is the same, values included.
+#[derive(Debug)]
+struct Opening {
+    bytes: Box<[u8]>,
+    pieces: Box<[Piece]>,
+    node: u32,
+}
+
+/// Openings that are remembered: programs × instances × levels that write at the same time.
+const OPENINGS: usize = 16;
+
 /// No edge.
 const NONE: u32 = u32::MAX;
 
@@ -91,13 +102,22 @@ pub(super) struct Layouts {
     edges: Vec<Edge>,
     assignments: Vec<Assignment>,
     literal_bytes: usize,
+    /// The one that was met last is the first.
+    openings: Vec<Opening>,
     /// Texts that begin with a brace are JSON, and are not taken for text.
     text_is_json: bool,
 }
 
 impl Layouts {
     pub(super) fn new(text_is_json: bool) -> Self {
-        Self { nodes: vec![NONE], edges: Vec::new(), assignments: Vec::new(), literal_bytes: 0, text_is_json }
+        Self {
+            nodes: vec![NONE],
+            edges: Vec::new(),
+            assignments: Vec::new(),
+            literal_bytes: 0,
+            openings: Vec::new(),
+            text_is_json,
+        }
     }
 
     pub(super) fn assignment(&self, layout: u32) -> &Assignment {
@@ -113,7 +133,9 @@ impl Layouts {
         if !cuts.begin(&bytes[..end]) {
             return None;
         }
-        let (mut at, mut node) = (0, 0);
+        let (mut at, mut node) = self.open(bytes, cuts);
+        let mut message = None;
+        let is_known = at > 0;
         loop {
             let first = self.nodes[node];
             let mut number = first;
@@ -122,13 +144,20 @@ impl Layouts {
                 if let Some(behind) = edge.literal.behind(bytes, at)
                     && let Some(after) = edge.cut(bytes, behind, end, self.text_is_json, cuts)
                 {
+                    if edge.goal == Goal::Value(Ahead::Nested) && message.is_none() && !is_known {
+                        message = Some((at, cuts.pieces.len() - 1, node));
+                    }
                     at = after;
                     break edge;
                 }
                 number = edge.sibling;
             };
             if edge.goal == Goal::End {
-                return Some(edge.next);
+                let layout = edge.next;
+                if let Some((at, pieces, node)) = message {
+                    self.remember(&bytes[..at], &cuts.pieces[..pieces], node);
+                }
+                return Some(layout);
             }
             let next = edge.next as usize;
             if number != first {
@@ -136,6 +165,27 @@ impl Layouts {
             }
             node = next;
         }
+    }
+
+    /// Where to go on behind an opening that is known, with its values already cut; the beginning otherwise.
+    fn open(&mut self, bytes: &[u8], cuts: &mut Cuts) -> (usize, usize) {
+        let Some(number) = self.openings.iter().position(|opening| bytes.starts_with(&opening.bytes)) else {
+            return (0, 0);
+        };
+        self.openings[..=number].rotate_right(1);
+        let opening = &self.openings[0];
+        cuts.pieces.extend_from_slice(&opening.pieces);
+        (opening.bytes.len(), opening.node as usize)
+    }
+
+    #[cold]
+    fn remember(&mut self, bytes: &[u8], pieces: &[Piece], node: usize) {
+        // Texts with escapes are not where the opening says.
+        if pieces.is_empty() || pieces.iter().any(|piece| piece.kind == Kinds::UNESCAPED) {
+            return;
+        }
+        self.openings.truncate(OPENINGS - 1);
+        self.openings.insert(0, Opening { bytes: bytes.into(), pieces: pieces.into(), node: node as u32 });
     }
 
     /// Lets the node try this edge first.
@@ -153,6 +203,8 @@ impl Layouts {
 
     /// Adds a layout; false when it is known already, or no room is left at one of its nodes.
     pub(super) fn add(&mut self, record: &[u8], lesson: &Lesson, assignment: Assignment) -> bool {
+        // Their values were found right by edges that may take less from now on.
+        self.openings.clear();
         let mut node = 0;
         for (step, kinds) in lesson.steps.iter().zip(&assignment.kinds) {
             let literal = &record[step.literal.clone()];
