@@ -52,7 +52,7 @@ def duckdb_tool(task, source, target, threads):
             case when r.timestamp is null then 'envelope' else 'record' end as ts_source, now() as ingest_ts,
             fly.app."name" as app, fly.app.instance as instance, coalesce(r.region, fly.region) as region, host,
             event.provider as provider, coalesce(r."level", log."level") as "level",
-            coalesce(r.message, case when r = {{}} then message when not json_valid(message) then message end) as message,
+            coalesce(r.message, case when r.timestamp is null and r.event is null then message end) as message,
             {', '.join(f'r."{name}" as "{name}"' for name in OWN)}
             from (select *, {inner(COLUMNS)} as r from {lines})"""
     else:
