@@ -18,7 +18,9 @@
 //! [`Receipt`]: crate::record::receipt::Receipt
 
 mod check;
+mod crew;
 mod disk;
+mod encode;
 mod error;
 mod partition;
 mod seal;

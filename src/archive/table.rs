@@ -94,7 +94,10 @@ impl Table {
             let path = column_path(field.name());
             properties = match field.data_type() {
                 DataType::Timestamp(..) | DataType::Int64 => delta(properties, path),
-                _ => properties.set_column_dictionary_enabled(path, !plain.contains(&field.name().as_str())),
+                DataType::Utf8 | DataType::Binary => {
+                    text_column(properties, path, !plain.contains(&field.name().as_str()))
+                }
+                _ => properties.set_column_dictionary_enabled(path, false),
             };
         }
         Self {
@@ -156,13 +159,25 @@ fn encode_column(mut properties: WriterPropertiesBuilder, column: &Column) -> Wr
     let built_in = BUILT_IN.iter().any(|b| b.0 == column.name);
     let free_text = matches!(column.name.as_str(), "message" | "attributes") || column.kind == ColumnType::Json;
     match column.kind {
-        _ if column.dictionary && !column.high_cardinality => properties.set_column_dictionary_enabled(path, true),
-        ColumnType::Timestamp | ColumnType::Int => delta(properties, path),
-        ColumnType::Text if !free_text && (built_in || !column.high_cardinality) => {
-            properties.set_column_dictionary_enabled(path, true)
+        ColumnType::Timestamp | ColumnType::Int if !column.dictionary => delta(properties, path),
+        ColumnType::Float | ColumnType::Bool if !column.dictionary => {
+            properties.set_column_dictionary_enabled(path, false)
         }
-        _ => properties.set_column_dictionary_enabled(path, false),
+        ColumnType::Text | ColumnType::Json => {
+            let few_values = !free_text && (built_in || !column.high_cardinality);
+            text_column(properties, path, column.dictionary || few_values)
+        }
+        _ => properties.set_column_dictionary_enabled(path, true),
     }
+}
+
+/// Texts through a dictionary, or else their lengths and then their bytes: bytes that no length stands between are
+/// what zstd packs best and fastest. Without least and greatest values, which prune nothing: each row group has all
+/// of a column's few values, or else random ids from the whole range; that is what bloom filters are for.
+fn text_column(properties: WriterPropertiesBuilder, path: ColumnPath, dictionary: bool) -> WriterPropertiesBuilder {
+    let properties = properties.set_column_statistics_enabled(path.clone(), EnabledStatistics::None);
+    let properties = properties.set_column_encoding(path.clone(), Encoding::DELTA_LENGTH_BYTE_ARRAY);
+    properties.set_column_dictionary_enabled(path, dictionary)
 }
 
 fn text(name: &str, nullable: bool) -> Field {

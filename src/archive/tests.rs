@@ -19,6 +19,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,6 +52,7 @@ fn plan(root: &Path, partition_by: &[&str]) -> ArchivePlan {
         pipeline: "auto".into(),
         schema: Arc::new(schema()),
         windows: vec![window_schema()],
+        threads: NonZeroUsize::new(2).unwrap(),
     }
 }
 
@@ -150,6 +152,31 @@ fn sealed_rows_read_back_and_staged_ones_are_not_seen() {
 
     drop(archive);
     assert_eq!(open(root.path()).1, at(100));
+}
+
+#[test]
+fn files_are_the_same_whatever_the_number_of_threads() {
+    let bytes = |threads: usize| {
+        let root = tempfile::tempdir().unwrap();
+        let plan = ArchivePlan { threads: NonZeroUsize::new(threads).unwrap(), ..plan(root.path(), &[]) };
+        let (mut archive, _) = Archive::open(plan, EventTime::from_micros(START)).unwrap();
+        let count = limits::ROW_GROUP_ROWS as i64 + 5_000;
+        // Batches of several sizes, one of them larger than a row group has room for.
+        for (first, end) in [(0, 7), (7, 3_000), (3_000, 20_000), (20_000, 20_001), (20_001, count)] {
+            archive.write_events(&events(first, end - first)).unwrap();
+        }
+        archive.seal(&at(1), None).unwrap();
+        assert_eq!(visible(root.path()), (0..count).collect::<Vec<_>>());
+        let file = files(&root.path().join("data")).remove(0);
+        let groups = ParquetRecordBatchReaderBuilder::try_new(File::open(&file).unwrap()).unwrap();
+        assert_eq!(groups.metadata().row_group(0).num_rows(), limits::ROW_GROUP_ROWS as i64);
+        assert_eq!(groups.metadata().num_row_groups(), 2);
+        fs::read(file).unwrap()
+    };
+    let one = bytes(1);
+    for threads in [2, 3] {
+        assert!(bytes(threads) == one, "{threads} threads write another file than one");
+    }
 }
 
 #[test]
