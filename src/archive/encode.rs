@@ -6,15 +6,18 @@
 
 use super::ArchiveError;
 use super::crew::Crew;
-use super::table::Table;
+use super::dictionary::{DictionaryColumn, has_few_values};
+use super::table::{Coding, Table, ZSTD_LEVEL};
 use crate::limits;
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Field, SchemaRef};
+use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
-use parquet::file::writer::SerializedFileWriter;
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +28,7 @@ pub(super) struct Encoder {
     writer: SerializedFileWriter<File>,
     factory: ArrowRowGroupWriterFactory,
     schema: SchemaRef,
+    codings: Arc<[Coding]>,
     /// Rows that are not encoded yet.
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
@@ -51,11 +55,22 @@ struct Column {
 }
 
 enum State {
-    Open(ArrowColumnWriter),
-    Closed(ArrowColumnChunk),
+    Open(ColumnWriter),
+    Closed(Chunk),
     Failed(ParquetError),
     /// Written to the file, or being worked on.
     Gone,
+}
+
+enum ColumnWriter {
+    Dictionary(DictionaryColumn),
+    Other(ArrowColumnWriter),
+}
+
+/// An encoded column.
+enum Chunk {
+    Dictionary(Bytes, ColumnCloseResult),
+    Other(ArrowColumnChunk),
 }
 
 impl Encoder {
@@ -68,7 +83,8 @@ impl Encoder {
         let (writer, factory) =
             writer.and_then(ArrowWriter::into_serialized_writer).map_err(ArchiveError::encode(&path))?;
         let schema = table.arrow.clone();
-        Ok(Self { path, writer, factory, schema, waiting: Vec::new(), waiting_rows: 0, waiting_bytes: 0, group: None })
+        let (codings, waiting) = (table.codings.clone(), Vec::new());
+        Ok(Self { path, writer, factory, schema, codings, waiting, waiting_rows: 0, waiting_bytes: 0, group: None })
     }
 
     /// Adds an entry to the footer.
@@ -110,7 +126,7 @@ impl Encoder {
         (self.waiting_rows, self.waiting_bytes) = (0, 0);
         while !waiting.is_empty() {
             if self.group.is_none() {
-                self.group = Some(self.begin_group().map_err(ArchiveError::encode(&self.path))?);
+                self.group = Some(self.begin_group(&waiting).map_err(ArchiveError::encode(&self.path))?);
             }
             let Some(group) = &mut self.group else { break };
             let rest = split_off(&mut waiting, group.room());
@@ -134,11 +150,30 @@ impl Encoder {
         Ok(self.writer.inner())
     }
 
-    fn begin_group(&self) -> Result<Group, ParquetError> {
+    /// Begins a row group whose first rows are `rows`.
+    fn begin_group(&self, rows: &[RecordBatch]) -> Result<Group, ParquetError> {
         let writers = self.factory.create_column_writers(self.writer.flushed_row_groups().len())?;
         let order = (0..writers.len()).collect();
-        let column = |writer| Mutex::new(Column { state: State::Open(writer), bytes: 0 });
-        Ok(Group { columns: writers.into_iter().map(column).collect(), rows: 0, bytes: 0, order })
+        let column = |(index, writer)| {
+            let state = State::Open(self.begin_column(index, rows).unwrap_or(ColumnWriter::Other(writer)));
+            Mutex::new(Column { state, bytes: 0 })
+        };
+        Ok(Group { columns: writers.into_iter().enumerate().map(column).collect(), rows: 0, bytes: 0, order })
+    }
+
+    /// A writer of our own, where a dictionary suits what comes.
+    fn begin_column(&self, index: usize, rows: &[RecordBatch]) -> Option<ColumnWriter> {
+        let dictionary = match self.codings[index] {
+            Coding::Other => false,
+            Coding::Dictionary => true,
+            Coding::BySample { few_expected } => {
+                let texts = rows.iter().map(|rows| rows.column(index).as_string::<i32>());
+                has_few_values(texts).unwrap_or(few_expected)
+            }
+        };
+        let column = self.writer.schema_descr().column(index);
+        let bloom = self.writer.properties().bloom_filter_properties(column.path()).is_some();
+        dictionary.then(|| ColumnWriter::Dictionary(DictionaryColumn::new(column, ZSTD_LEVEL, bloom)))
     }
 
     fn end_group(&mut self, crew: &Crew) -> Result<(), ArchiveError> {
@@ -148,7 +183,7 @@ impl Encoder {
             let mut row_group = self.writer.next_row_group()?;
             for column in group.columns.iter() {
                 match std::mem::replace(&mut lock(column).state, State::Gone) {
-                    State::Closed(chunk) => chunk.append_to_row_group(&mut row_group)?,
+                    State::Closed(chunk) => chunk.append(&mut row_group)?,
                     State::Failed(error) => return Err(error),
                     State::Open(_) | State::Gone => unreachable!("all columns were closed above"),
                 }
@@ -194,17 +229,9 @@ impl Group {
 }
 
 impl Column {
-    fn write(&mut self, field: &arrow::datatypes::Field, index: usize, rows: &[RecordBatch]) {
+    fn write(&mut self, field: &Field, index: usize, rows: &[RecordBatch]) {
         let State::Open(writer) = &mut self.state else { return };
-        let mut encode = || {
-            for rows in rows {
-                for leaf in compute_leaves(field, rows.column(index))? {
-                    writer.write(&leaf)?;
-                }
-            }
-            Ok(writer.get_estimated_total_bytes())
-        };
-        match encode() {
+        match writer.write(field, index, rows) {
             Ok(bytes) => self.bytes = bytes,
             Err(error) => self.state = State::Failed(error),
         }
@@ -215,6 +242,48 @@ impl Column {
             State::Open(writer) => writer.close().map_or_else(State::Failed, State::Closed),
             other => other,
         };
+    }
+}
+
+impl ColumnWriter {
+    /// Encodes the column at `index`; returns its bytes so far.
+    fn write(&mut self, field: &Field, index: usize, rows: &[RecordBatch]) -> Result<usize, ParquetError> {
+        let columns = rows.iter().map(|rows| rows.column(index));
+        match self {
+            Self::Dictionary(writer) => {
+                for column in columns {
+                    writer.write(column.as_string())?;
+                }
+                Ok(writer.bytes())
+            }
+            Self::Other(writer) => {
+                for column in columns {
+                    for leaf in compute_leaves(field, column)? {
+                        writer.write(&leaf)?;
+                    }
+                }
+                Ok(writer.get_estimated_total_bytes())
+            }
+        }
+    }
+
+    fn close(self) -> Result<Chunk, ParquetError> {
+        Ok(match self {
+            Self::Dictionary(writer) => {
+                let (bytes, close) = writer.close()?;
+                Chunk::Dictionary(bytes, close)
+            }
+            Self::Other(writer) => Chunk::Other(writer.close()?),
+        })
+    }
+}
+
+impl Chunk {
+    fn append(self, group: &mut SerializedRowGroupWriter<'_, File>) -> Result<(), ParquetError> {
+        match self {
+            Self::Dictionary(bytes, close) => group.append_column(&bytes, close),
+            Self::Other(chunk) => chunk.append_to_row_group(group),
+        }
     }
 }
 

@@ -19,9 +19,12 @@
 
 mod check;
 mod crew;
+mod dictionary;
 mod disk;
 mod encode;
 mod error;
+mod hex;
+mod hybrid;
 mod partition;
 mod seal;
 mod staging;

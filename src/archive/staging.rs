@@ -4,9 +4,11 @@ use super::crew::Crew;
 use super::disk;
 use super::encode::Encoder;
 use super::error::ArchiveError;
+use super::hex;
 use super::partition::{self, Part};
 use super::table::{Kind, Table};
 use crate::limits;
+use crate::record::schema::ATTRIBUTES;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use hashbrown::HashMap;
@@ -53,6 +55,8 @@ pub(crate) struct Staging {
     begun: u32,
     writes: u64,
     rows: u64,
+    /// Values that went to `attributes`, as they didn't fit their hex columns.
+    misfits: u64,
 }
 
 impl std::fmt::Debug for Staging {
@@ -64,11 +68,15 @@ impl std::fmt::Debug for Staging {
 impl Staging {
     pub(crate) fn new(folder: PathBuf, crew: Arc<Crew>, prefix: String, number: u64) -> Self {
         let (open, closed) = (HashMap::new(), Vec::new());
-        Self { folder, crew, prefix, number, open, closed, begun: 0, writes: 0, rows: 0 }
+        Self { folder, crew, prefix, number, open, closed, begun: 0, writes: 0, rows: 0, misfits: 0 }
     }
 
     pub(crate) fn rows(&self) -> u64 {
         self.rows
+    }
+
+    pub(crate) fn misfits(&self) -> u64 {
+        self.misfits
     }
 
     /// Encoded bytes, estimated for what is still in memory.
@@ -91,7 +99,7 @@ impl Staging {
             below => format!("{}/{below}", table.folder),
         };
         let bounds = bounds(&part.rows, table.time);
-        let rows = part.rows.project(&table.columns)?;
+        let rows = self.arrange(table, &part.rows)?;
         self.writes += 1;
         if !self.open.contains_key(&folder) {
             self.make_room()?;
@@ -111,6 +119,17 @@ impl Staging {
             open.encoder.encode(&self.crew)?;
         }
         Ok(())
+    }
+
+    /// Rows as the table's files have them.
+    fn arrange(&mut self, table: &Table, rows: &RecordBatch) -> Result<RecordBatch, ArchiveError> {
+        if table.hex.is_empty() {
+            return Ok(rows.project(&table.columns)?);
+        }
+        let (columns, misfits) = hex::store(rows, &table.hex, ATTRIBUTES)?;
+        self.misfits += misfits;
+        let columns = table.columns.iter().map(|index| columns[*index].clone()).collect();
+        Ok(RecordBatch::try_new(table.arrow.clone(), columns)?)
     }
 
     fn begin(&mut self, table: &Table, part: &Part, folder: &str, first: i64) -> Result<OpenFile, ArchiveError> {

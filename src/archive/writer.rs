@@ -190,7 +190,14 @@ impl Archive {
     /// committed is found out by opening the archive again.
     pub fn seal(&mut self, checkpoint: &Checkpoint, watermark: Option<EventTime>) -> Result<Receipt, ArchiveError> {
         if !self.broken && self.staging.rows() == 0 && *checkpoint == self.checkpoint {
-            return Ok(Receipt { checkpoint: checkpoint.clone(), rows: 0, files: 0, bytes: 0, tables: Vec::new() });
+            return Ok(Receipt {
+                checkpoint: checkpoint.clone(),
+                rows: 0,
+                files: 0,
+                bytes: 0,
+                tables: Vec::new(),
+                type_clashes: 0,
+            });
         }
         self.guarded(|archive| {
             let seal = archive.prepare(checkpoint, watermark).inspect_err(|_| archive.staging.discard())?;
@@ -255,6 +262,7 @@ impl Archive {
             (total.files > 0).then_some(total)
         };
         self.sealed = Kind::ALL.into_iter().filter_map(of).collect();
+        let type_clashes = self.staging.misfits();
         self.number += 1;
         self.staging.next();
         self.checkpoint = seal.checkpoint.clone();
@@ -264,6 +272,7 @@ impl Archive {
             files: self.sealed.iter().map(|s| s.files).sum(),
             bytes: self.sealed.iter().map(|s| s.bytes).sum(),
             tables: self.sealed.iter().map(|s| (s.kind.as_str(), s.rows, s.files)).collect(),
+            type_clashes,
         }
     }
 }
