@@ -427,11 +427,12 @@ impl Key {
 /// Sixteen bytes from `start` on, zeros where there are no more.
 #[inline]
 fn sixteen(data: &[u8], start: usize) -> u128 {
-    let mut bytes = [0; 16];
-    match data.get(start..start + 16) {
-        Some(whole) => bytes.copy_from_slice(whole),
-        None => bytes[..data.len() - start].copy_from_slice(&data[start..]),
+    if let Some(whole) = data.get(start..start + 16).and_then(|bytes| bytes.try_into().ok()) {
+        return u128::from_le_bytes(whole);
     }
+    // Only where an array's texts end.
+    let mut bytes = [0; 16];
+    bytes[..data.len() - start].copy_from_slice(&data[start..]);
     u128::from_le_bytes(bytes)
 }
 
