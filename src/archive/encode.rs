@@ -56,15 +56,15 @@ struct Column {
 
 enum State {
     Open(ColumnWriter),
-    Closed(Chunk),
+    Closed(Box<Chunk>),
     Failed(ParquetError),
     /// Written to the file, or being worked on.
     Gone,
 }
 
 enum ColumnWriter {
-    Dictionary(DictionaryColumn),
-    Other(ArrowColumnWriter),
+    Dictionary(Box<DictionaryColumn>),
+    Other(Box<ArrowColumnWriter>),
 }
 
 /// An encoded column.
@@ -155,7 +155,8 @@ impl Encoder {
         let writers = self.factory.create_column_writers(self.writer.flushed_row_groups().len())?;
         let order = (0..writers.len()).collect();
         let column = |(index, writer)| {
-            let state = State::Open(self.begin_column(index, rows).unwrap_or(ColumnWriter::Other(writer)));
+            let state =
+                State::Open(self.begin_column(index, rows).unwrap_or_else(|| ColumnWriter::Other(Box::new(writer))));
             Mutex::new(Column { state, bytes: 0 })
         };
         Ok(Group { columns: writers.into_iter().enumerate().map(column).collect(), rows: 0, bytes: 0, order })
@@ -173,7 +174,7 @@ impl Encoder {
         };
         let column = self.writer.schema_descr().column(index);
         let bloom = self.writer.properties().bloom_filter_properties(column.path()).is_some();
-        dictionary.then(|| ColumnWriter::Dictionary(DictionaryColumn::new(column, ZSTD_LEVEL, bloom)))
+        dictionary.then(|| ColumnWriter::Dictionary(Box::new(DictionaryColumn::new(column, ZSTD_LEVEL, bloom))))
     }
 
     fn end_group(&mut self, crew: &Crew) -> Result<(), ArchiveError> {
@@ -239,7 +240,7 @@ impl Column {
 
     fn close(&mut self) {
         self.state = match std::mem::replace(&mut self.state, State::Gone) {
-            State::Open(writer) => writer.close().map_or_else(State::Failed, State::Closed),
+            State::Open(writer) => writer.close().map_or_else(State::Failed, |chunk| State::Closed(Box::new(chunk))),
             other => other,
         };
     }
