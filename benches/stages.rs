@@ -20,6 +20,7 @@ use headrig::time::watermark::StreamClock;
 use headrig::topology::Flow;
 use headrig::window::Windows;
 use std::hint::black_box;
+use std::num::NonZeroUsize;
 
 /// Lines in a measured piece: enough for several batches, little enough for a criterion run.
 const LINES: usize = 50_000;
@@ -131,16 +132,18 @@ fn stages(criterion: &mut Criterion) {
                 BatchSize::PerIteration,
             );
         });
-        group.bench_function(BenchmarkId::new("archive", unit), |bencher| {
-            bencher.iter_batched(
-                || tempfile::tempdir().unwrap(),
-                |folder| {
-                    archive_all(folder.path(), &events);
-                    folder
-                },
-                BatchSize::PerIteration,
-            );
-        });
+        for (name, threads) in [("archive", NonZeroUsize::MIN), ("archive on all cores", ArchivePlan::all_cores())] {
+            group.bench_function(BenchmarkId::new(name, unit), |bencher| {
+                bencher.iter_batched(
+                    || tempfile::tempdir().unwrap(),
+                    |folder| {
+                        archive_all(folder.path(), &events, threads);
+                        folder
+                    },
+                    BatchSize::PerIteration,
+                );
+            });
+        }
         group.bench_function(BenchmarkId::new("flow", unit), |bencher| {
             bencher.iter_batched(
                 || {
@@ -157,7 +160,7 @@ fn stages(criterion: &mut Criterion) {
 }
 
 /// From Arrow batches to a sealed archive.
-fn archive_all(folder: &std::path::Path, events: &[EventBatch]) {
+fn archive_all(folder: &std::path::Path, events: &[EventBatch], threads: NonZeroUsize) {
     let yaml = format!("{PIPELINE}archive: {{ url: \"{}\" }}\n", folder.display());
     let plan = config::load("bench.yaml", &yaml, &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap();
     let archive_plan = ArchivePlan {
@@ -165,6 +168,7 @@ fn archive_all(folder: &std::path::Path, events: &[EventBatch]) {
         pipeline: plan.pipeline,
         schema: plan.schema,
         windows: plan.windows.iter().map(headrig::window::Plan::schema).collect(),
+        threads,
     };
     let (mut archive, _) = Archive::open(archive_plan, START).unwrap();
     let mut checkpoint = Checkpoint::default();

@@ -88,6 +88,16 @@ pub const ROW_GROUP_ROWS: usize = 131_072;
 /// [`OPEN_WRITERS`] this bounds the archive's memory.
 pub const ROW_GROUP_BYTES: usize = 32 << 20;
 
+/// Rows of one file that wait to be encoded together. Going through all columns costs as much for few rows as for many,
+/// and what encodes a column (its dictionary, the compressor) has to come back into the cache each time.
+pub const ENCODE_ROWS: usize = 8_192;
+
+/// Bytes, as Arrow arrays, of rows of one file that wait to be encoded; for rows with long texts.
+pub const ENCODE_BYTES: usize = 8 << 20;
+
+/// Bytes, as Arrow arrays, that wait in all files together. Beyond, rows are encoded as they come.
+pub const ENCODE_WAITING_BYTES: usize = 16 << 20;
+
 /// How often stored and waiting rows are looked at for a flush by time.
 pub const TICK: Span = Span::from_micros(200_000);
 

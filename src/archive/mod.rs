@@ -12,14 +12,20 @@
 //! | `_headrig/{pipeline}/staging/` | files that no seal names yet, or that a seal names and a crash left unmoved |
 //! | `_headrig/{pipeline}/seals/{number}.json` | what each seal made durable; put if absent, never changed |
 //!
-//! Everything blocks, on the caller's thread. After any error an archive refuses further work: what it holds in
-//! memory is no longer known to be whole. Opening it again goes on from the newest seal.
+//! Everything blocks, on the caller's thread; only columns are encoded by a crew of threads beside it, for which the
+//! caller waits, so that nothing is under way when a call has returned. After any error an archive refuses further
+//! work: what it holds in memory is no longer known to be whole. Opening it again goes on from the newest seal.
 //!
 //! [`Receipt`]: crate::record::receipt::Receipt
 
 mod check;
+mod crew;
+mod dictionary;
 mod disk;
+mod encode;
 mod error;
+mod hex;
+mod hybrid;
 mod partition;
 mod seal;
 mod staging;

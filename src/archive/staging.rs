@@ -1,18 +1,22 @@
-//! Files being filled: one Parquet writer per table and partition, in a folder that no reader looks at.
+//! Files being filled: one encoder per table and partition, in a folder that no reader looks at.
 
+use super::crew::Crew;
 use super::disk;
+use super::encode::Encoder;
 use super::error::ArchiveError;
+use super::hex;
 use super::partition::{self, Part};
 use super::table::{Kind, Table};
 use crate::limits;
+use crate::record::schema::ATTRIBUTES;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use hashbrown::HashMap;
-use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::KeyValue;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A whole file in the staging folder, and where it belongs. Part of a seal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +34,7 @@ pub(crate) struct StagedFile {
 }
 
 struct OpenFile {
-    writer: ArrowWriter<File>,
+    encoder: Encoder,
     file: StagedFile,
     /// Number of the write that used it last.
     used: u64,
@@ -39,6 +43,7 @@ struct OpenFile {
 /// What has been staged since the last seal.
 pub(crate) struct Staging {
     folder: PathBuf,
+    crew: Arc<Crew>,
     /// Beginning of the files' names: the pipeline's, as a file name.
     prefix: String,
     /// Number of the seal that is being filled.
@@ -50,6 +55,8 @@ pub(crate) struct Staging {
     begun: u32,
     writes: u64,
     rows: u64,
+    /// Values that went to `attributes`, as they didn't fit their hex columns.
+    misfits: u64,
 }
 
 impl std::fmt::Debug for Staging {
@@ -59,18 +66,22 @@ impl std::fmt::Debug for Staging {
 }
 
 impl Staging {
-    pub(crate) fn new(folder: PathBuf, prefix: String, number: u64) -> Self {
+    pub(crate) fn new(folder: PathBuf, crew: Arc<Crew>, prefix: String, number: u64) -> Self {
         let (open, closed) = (HashMap::new(), Vec::new());
-        Self { folder, prefix, number, open, closed, begun: 0, writes: 0, rows: 0 }
+        Self { folder, crew, prefix, number, open, closed, begun: 0, writes: 0, rows: 0, misfits: 0 }
     }
 
     pub(crate) fn rows(&self) -> u64 {
         self.rows
     }
 
+    pub(crate) fn misfits(&self) -> u64 {
+        self.misfits
+    }
+
     /// Encoded bytes, estimated for what is still in memory.
     pub(crate) fn bytes(&self) -> u64 {
-        let open = self.open.values().map(|o| (o.writer.bytes_written() + o.writer.in_progress_size()) as u64);
+        let open = self.open.values().map(|open| open.encoder.bytes() as u64);
         self.closed.iter().map(|c| c.bytes).sum::<u64>() + open.sum::<u64>()
     }
 
@@ -88,21 +99,37 @@ impl Staging {
             below => format!("{}/{below}", table.folder),
         };
         let bounds = bounds(&part.rows, table.time);
-        let rows = part.rows.project(&table.columns)?;
+        let rows = self.arrange(table, &part.rows)?;
         self.writes += 1;
         if !self.open.contains_key(&folder) {
             self.make_room()?;
             let file = self.begin(table, part, &folder, bounds.0)?;
             self.open.insert(folder.clone(), file);
         }
+        let waiting: usize = self.open.values().map(|open| open.encoder.waiting_bytes()).sum();
         let open = self.open.get_mut(&folder).expect("it was begun above");
         open.used = self.writes;
-        open.writer.write(&rows).map_err(ArchiveError::encode(&self.folder.join(&open.file.staged)))?;
         open.file.rows += rows.num_rows() as u64;
         open.file.min_us = open.file.min_us.min(bounds.0);
         open.file.max_us = open.file.max_us.max(bounds.1);
         self.rows += rows.num_rows() as u64;
+        open.encoder.push(rows);
+        // Once many files together hold as much as may wait, each is encoded as it is written to.
+        if open.encoder.is_due() || waiting >= limits::ENCODE_WAITING_BYTES {
+            open.encoder.encode(&self.crew)?;
+        }
         Ok(())
+    }
+
+    /// Rows as the table's files have them.
+    fn arrange(&mut self, table: &Table, rows: &RecordBatch) -> Result<RecordBatch, ArchiveError> {
+        if table.hex.is_empty() {
+            return Ok(rows.project(&table.columns)?);
+        }
+        let (columns, misfits) = hex::store(rows, &table.hex, ATTRIBUTES)?;
+        self.misfits += misfits;
+        let columns = table.columns.iter().map(|index| columns[*index].clone()).collect();
+        Ok(RecordBatch::try_new(table.arrow.clone(), columns)?)
     }
 
     fn begin(&mut self, table: &Table, part: &Part, folder: &str, first: i64) -> Result<OpenFile, ArchiveError> {
@@ -111,11 +138,10 @@ impl Staging {
         self.begun += 1;
         let created = OpenOptions::new().write(true).create_new(true).open(&path);
         let created = created.map_err(ArchiveError::io("write", &path))?;
-        let mut writer = ArrowWriter::try_new(created, table.arrow.clone(), Some(table.properties.clone()))
-            .map_err(ArchiveError::encode(&path))?;
+        let mut encoder = Encoder::begin(created, path, table)?;
         let values: std::collections::BTreeMap<_, _> = part.values.iter().cloned().collect();
         let values = serde_json::to_string(&values).expect("a map of texts is JSON");
-        writer.append_key_value_metadata(KeyValue::new("headrig.partition".to_owned(), values));
+        encoder.note(KeyValue::new("headrig.partition".to_owned(), values));
         let file = StagedFile {
             path: format!("{folder}/{}-{name}", self.prefix),
             staged: name,
@@ -125,7 +151,7 @@ impl Staging {
             min_us: first,
             max_us: first,
         };
-        Ok(OpenFile { writer, file, used: 0 })
+        Ok(OpenFile { encoder, file, used: 0 })
     }
 
     /// Closes the file that was written to least recently when as many are open as may be. Its footer lacks what only
@@ -144,10 +170,9 @@ impl Staging {
     fn finish(&mut self, mut open: OpenFile, footer: &[KeyValue]) -> Result<(), ArchiveError> {
         let path = self.folder.join(&open.file.staged);
         for entry in footer {
-            open.writer.append_key_value_metadata(entry.clone());
+            open.encoder.note(entry.clone());
         }
-        open.writer.finish().map_err(ArchiveError::encode(&path))?;
-        let file = open.writer.inner();
+        let file = open.encoder.finish(&self.crew)?;
         let synced = file.sync_all().and_then(|()| file.metadata());
         open.file.bytes = synced.map_err(ArchiveError::io("sync", &path))?.len();
         self.closed.push(open.file);
@@ -180,7 +205,8 @@ impl Staging {
 
     /// Begins the next seal; what was staged belongs to the last one.
     pub(crate) fn next(&mut self) {
-        *self = Self::new(std::mem::take(&mut self.folder), std::mem::take(&mut self.prefix), self.number + 1);
+        let (folder, prefix) = (std::mem::take(&mut self.folder), std::mem::take(&mut self.prefix));
+        *self = Self::new(folder, Arc::clone(&self.crew), prefix, self.number + 1);
     }
 }
 

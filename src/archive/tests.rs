@@ -9,16 +9,18 @@ use crate::record::dead::{DeadLetter, DeadReason};
 use crate::record::raw::PartitionId;
 use crate::record::receipt::{Checkpoint, PartitionPosition};
 use crate::record::sample::{WindowRows, WindowSchema};
-use crate::record::schema::ColumnType;
+use crate::record::schema::{ColumnType, Schema};
 use crate::time::EventTime;
 use arrow::array::{
-    ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    new_null_array,
 };
 use arrow::datatypes::{DataType, Field, Int64Type, Schema as ArrowSchema};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::num::{NonZeroU8, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,6 +53,7 @@ fn plan(root: &Path, partition_by: &[&str]) -> ArchivePlan {
         pipeline: "auto".into(),
         schema: Arc::new(schema()),
         windows: vec![window_schema()],
+        threads: NonZeroUsize::new(2).unwrap(),
     }
 }
 
@@ -150,6 +153,76 @@ fn sealed_rows_read_back_and_staged_ones_are_not_seen() {
 
     drop(archive);
     assert_eq!(open(root.path()).1, at(100));
+}
+
+#[test]
+fn files_are_the_same_whatever_the_number_of_threads() {
+    let bytes = |threads: usize| {
+        let root = tempfile::tempdir().unwrap();
+        let plan = ArchivePlan { threads: NonZeroUsize::new(threads).unwrap(), ..plan(root.path(), &[]) };
+        let (mut archive, _) = Archive::open(plan, EventTime::from_micros(START)).unwrap();
+        let count = limits::ROW_GROUP_ROWS as i64 + 5_000;
+        // Batches of several sizes, one of them larger than a row group has room for.
+        for (first, end) in [(0, 7), (7, 3_000), (3_000, 20_000), (20_000, 20_001), (20_001, count)] {
+            archive.write_events(&events(first, end - first)).unwrap();
+        }
+        archive.seal(&at(1), None).unwrap();
+        assert_eq!(visible(root.path()), (0..count).collect::<Vec<_>>());
+        let file = files(&root.path().join("data")).remove(0);
+        let groups = ParquetRecordBatchReaderBuilder::try_new(File::open(&file).unwrap()).unwrap();
+        assert_eq!(groups.metadata().row_group(0).num_rows(), limits::ROW_GROUP_ROWS as i64);
+        assert_eq!(groups.metadata().num_row_groups(), 2);
+        fs::read(file).unwrap()
+    };
+    let one = bytes(1);
+    for threads in [2, 3] {
+        assert!(bytes(threads) == one, "{threads} threads write another file than one");
+    }
+}
+
+#[test]
+fn hex_columns_are_bytes_and_misfits_are_counted() {
+    let root = tempfile::tempdir().unwrap();
+    let mut columns = schema().columns;
+    let trace = columns.iter_mut().find(|c| c.name == "trace").unwrap();
+    trace.hex_bytes = NonZeroU8::new(2);
+    let plan = ArchivePlan {
+        schema: Arc::new(Schema::new("test", 3, columns)),
+        config: Config { partition_by: vec![Located::nowhere("path".into())], ..plan(root.path(), &[]).config },
+        ..plan(root.path(), &[])
+    };
+    let (mut archive, _) = Archive::open(plan, EventTime::from_micros(START)).unwrap();
+    let rows = events(0, 6);
+    let index = rows.schema().index_of("trace").unwrap();
+    let mut arrays = rows.columns().to_vec();
+    // Rows of one path are three apart.
+    let texts = [Some("00ff"), None, Some("x"), Some("FFFF"), Some("0102"), Some("00")];
+    arrays[index] = Arc::new(StringArray::from(texts.to_vec()));
+    archive.write_events(&RecordBatch::try_new(rows.schema(), arrays).unwrap()).unwrap();
+    assert_eq!(archive.seal(&at(1), None).unwrap().type_clashes, 3);
+    assert_eq!(archive.seal(&at(2), None).unwrap().type_clashes, 0, "each seal counts its own");
+    let mut found: Vec<_> = Vec::new();
+    for path in files(&root.path().join("data")) {
+        let rows = read(&path);
+        let column = |name: &str| rows.column_by_name(name).unwrap().clone();
+        let (numbers, traces, attributes) = (column("status"), column("trace"), column("attributes"));
+        for row in 0..rows.num_rows() {
+            let trace = traces.is_valid(row).then(|| traces.as_fixed_size_binary().value(row).to_vec());
+            let kept = attributes.is_valid(row).then(|| attributes.as_string::<i32>().value(row).to_owned());
+            found.push((numbers.as_primitive::<Int64Type>().value(row), trace, kept));
+        }
+    }
+    found.sort();
+    let kept = |value: &str| Some(format!("{{\"trace\":\"{value}\"}}"));
+    let expected = [
+        (0, Some(vec![0, 0xff]), None),
+        (1, None, None),
+        (2, None, kept("x")),
+        (3, None, kept("FFFF")),
+        (4, Some(vec![1, 2]), None),
+        (5, None, kept("00")),
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The archive's writing side: rows in, seals out.
 
+use super::crew::Crew;
 use super::partition::{self, file_name};
 use super::seal::{self, FORMAT, Folders, Seal};
 use super::staging::Staging;
@@ -16,6 +17,7 @@ use arrow::array::RecordBatch;
 use hashbrown::HashMap;
 use parquet::file::metadata::KeyValue;
 use std::fs::{File, OpenOptions};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +33,15 @@ pub struct ArchivePlan {
     pub pipeline: String,
     pub schema: Arc<Schema>,
     pub windows: Vec<WindowSchema>,
+    /// Threads that encode, the one that calls included; files are the same with any number.
+    pub threads: NonZeroUsize,
+}
+
+impl ArchivePlan {
+    /// As many threads as there are cores that this process may use, by affinity and cgroup; 1 where that is not known.
+    pub fn all_cores() -> NonZeroUsize {
+        std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+    }
 }
 
 /// What one seal made visible of one table.
@@ -83,7 +94,8 @@ impl Archive {
         disk::write_synced(&folders.lock, writer.as_bytes())?;
         probe(&folders.staging)?;
         let (number, checkpoint) = newest.map_or((1, Checkpoint::default()), |s| (s.number + 1, s.checkpoint));
-        let staging = Staging::new(folders.staging.clone(), file_name(&plan.pipeline), number);
+        let crew = Arc::new(Crew::new(plan.threads, &folders.root)?);
+        let staging = Staging::new(folders.staging.clone(), crew, file_name(&plan.pipeline), number);
         let footer = fixed_footer(&plan, &writer);
         let window = |w: &WindowSchema| (w.window.clone(), window_table(w, &footer));
         let archive = Self {
@@ -178,7 +190,14 @@ impl Archive {
     /// committed is found out by opening the archive again.
     pub fn seal(&mut self, checkpoint: &Checkpoint, watermark: Option<EventTime>) -> Result<Receipt, ArchiveError> {
         if !self.broken && self.staging.rows() == 0 && *checkpoint == self.checkpoint {
-            return Ok(Receipt { checkpoint: checkpoint.clone(), rows: 0, files: 0, bytes: 0, tables: Vec::new() });
+            return Ok(Receipt {
+                checkpoint: checkpoint.clone(),
+                rows: 0,
+                files: 0,
+                bytes: 0,
+                tables: Vec::new(),
+                type_clashes: 0,
+            });
         }
         self.guarded(|archive| {
             let seal = archive.prepare(checkpoint, watermark).inspect_err(|_| archive.staging.discard())?;
@@ -243,6 +262,7 @@ impl Archive {
             (total.files > 0).then_some(total)
         };
         self.sealed = Kind::ALL.into_iter().filter_map(of).collect();
+        let type_clashes = self.staging.misfits();
         self.number += 1;
         self.staging.next();
         self.checkpoint = seal.checkpoint.clone();
@@ -252,6 +272,7 @@ impl Archive {
             files: self.sealed.iter().map(|s| s.files).sum(),
             bytes: self.sealed.iter().map(|s| s.bytes).sum(),
             tables: self.sealed.iter().map(|s| (s.kind.as_str(), s.rows, s.files)).collect(),
+            type_clashes,
         }
     }
 }

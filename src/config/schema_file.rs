@@ -6,7 +6,7 @@ use crate::place::{Located, Problem, did_you_mean};
 use crate::record::schema::{BUILT_IN, Column, ColumnType, Schema};
 use serde::Deserialize;
 use std::collections::HashMap;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU8, NonZeroU32};
 
 /// Schemas that are compiled in, by name.
 const COMPILED_IN: [(&str, &str); 2] =
@@ -32,6 +32,8 @@ struct FileColumn {
     name: Located<String>,
     #[serde(rename = "type")]
     kind: Located<FileType>,
+    /// Of a `hex` column, and there it has to be.
+    bytes: Option<Located<i64>>,
     from: Option<Vec<Located<String>>>,
     unit: Option<String>,
     #[serde(default)]
@@ -54,6 +56,8 @@ enum FileType {
     Bool,
     Text,
     Json,
+    /// Text that is stored as the bytes that its hex digits mean.
+    Hex,
 }
 
 impl FileType {
@@ -63,7 +67,7 @@ impl FileType {
             Self::Int => ColumnType::Int,
             Self::Float => ColumnType::Float,
             Self::Bool => ColumnType::Bool,
-            Self::Text => ColumnType::Text,
+            Self::Text | Self::Hex => ColumnType::Text,
             Self::Json => ColumnType::Json,
         }
     }
@@ -152,12 +156,46 @@ fn columns(file: &File, problems: &mut Vec<Problem>) -> Vec<Column> {
             );
             continue;
         }
+        if let Some(problem) = check_bytes(given) {
+            problems.push(problem);
+            continue;
+        }
         match columns[..BUILT_IN.len()].iter_mut().find(|column| column.name == name) {
             Some(column) => problems.extend(amend(column, given)),
             None => columns.push(own(given)),
         }
     }
     columns
+}
+
+/// Most bytes of a `hex` column: those of a SHA-512.
+const HEX_BYTES: u8 = 64;
+
+/// What is wrong with `bytes`, which a hex column must have and no other may.
+fn check_bytes(given: &FileColumn) -> Option<Problem> {
+    match (given.kind.value, &given.bytes) {
+        (FileType::Hex, None) => Some(
+            given
+                .kind
+                .problem("cannot store a hex column without its size".to_owned())
+                .hint("add `bytes:`, half the number of digits, as in `bytes: 16`"),
+        ),
+        (FileType::Hex, Some(bytes)) if hex_bytes(bytes).is_none() => Some(
+            bytes
+                .problem(format!("cannot store hex in {} bytes, expected 1 to {HEX_BYTES}", bytes.value))
+                .hint("`bytes` is half the number of digits"),
+        ),
+        (FileType::Hex, Some(_)) | (_, None) => None,
+        (_, Some(bytes)) => Some(
+            bytes
+                .problem("cannot use `bytes` here, it belongs to columns of type hex".to_owned())
+                .hint("write `type: hex`, or remove it"),
+        ),
+    }
+}
+
+fn hex_bytes(bytes: &Located<i64>) -> Option<NonZeroU8> {
+    u8::try_from(bytes.value).ok().filter(|bytes| *bytes <= HEX_BYTES).and_then(NonZeroU8::new)
 }
 
 /// Expressions see unquoted names in small letters, so a column has no other.
@@ -193,7 +231,7 @@ fn amend(column: &mut Column, given: &FileColumn) -> Option<Problem> {
                 .hint("remove this column, every schema has it"),
         );
     }
-    if given.kind.value.column_type() != column.kind {
+    if given.kind.value.column_type() != column.kind || matches!(given.kind.value, FileType::Hex) {
         let expected = column.kind.as_str();
         return Some(
             given
@@ -220,6 +258,7 @@ fn own(given: &FileColumn) -> Column {
         unit: given.unit.clone(),
         dictionary: given.dictionary,
         bloom: given.bloom,
+        hex_bytes: given.bytes.as_ref().and_then(hex_bytes),
         required: given.required,
         high_cardinality: given.high_cardinality,
         description: given.description.clone(),
@@ -269,6 +308,26 @@ mod tests {
         }
         let latency = schema.column("latency_ms").unwrap();
         assert_eq!((latency.kind, latency.unit.as_deref()), (ColumnType::Float, Some("ms")));
+    }
+
+    #[test]
+    fn hex_columns_are_text_with_a_size() {
+        let schema = check("schema: x\ncolumns:\n  - { name: trace_id, type: hex, bytes: 16 }\n").unwrap();
+        let column = schema.column("trace_id").unwrap();
+        assert_eq!((column.kind, column.hex_bytes), (ColumnType::Text, NonZeroU8::new(16)));
+        let text = "schema: x\ncolumns:\n  - { name: a, type: hex }\n  - { name: b, type: hex, bytes: 0 }\n  \
+                    - { name: c, type: hex, bytes: 65 }\n  - { name: d, type: text, bytes: 4 }\n  \
+                    - { name: host, type: hex, bytes: 4 }\n";
+        assert_eq!(
+            check(text).unwrap_err(),
+            [
+                "3:22: cannot store a hex column without its size",
+                "4:34: cannot store hex in 0 bytes, expected 1 to 64",
+                "5:34: cannot store hex in 65 bytes, expected 1 to 64",
+                "6:35: cannot use `bytes` here, it belongs to columns of type hex",
+                "7:25: cannot change the type of the built-in column `host`",
+            ]
+        );
     }
 
     #[test]

@@ -48,4 +48,6 @@ pub struct Receipt {
     pub bytes: u64,
     /// The same by table: its name, rows and files.
     pub tables: Vec<(&'static str, u64, u64)>,
+    /// Values that the archive found not to fit their columns' types; they are in `attributes`.
+    pub type_clashes: u64,
 }

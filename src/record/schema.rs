@@ -1,6 +1,7 @@
 //! What columns an event has, and where in a log record they come from.
 
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUnit};
+use std::num::NonZeroU8;
 use std::sync::Arc;
 
 /// The type of a column.
@@ -59,6 +60,9 @@ pub const BUILT_IN: [(&str, ColumnType); 12] = [
     ("attributes", ColumnType::Json),
 ];
 
+/// Index of the built-in column that takes what fits no other.
+pub const ATTRIBUTES: usize = 11;
+
 /// One column of a schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
@@ -72,6 +76,9 @@ pub struct Column {
     pub dictionary: bool,
     /// Whether a bloom filter shall be written.
     pub bloom: bool,
+    /// Stored in the archive as this many bytes, which the text gives as twice as many hex digits in small letters;
+    /// only of a text column. Everywhere else the column is text.
+    pub hex_bytes: Option<NonZeroU8>,
     /// A record without it becomes a dead letter.
     pub required: bool,
     /// Too many different values for a metric label; `check` refuses it there.
@@ -89,6 +96,7 @@ impl Column {
             unit: None,
             dictionary: false,
             bloom: false,
+            hex_bytes: None,
             required: false,
             high_cardinality: false,
             description: None,

@@ -106,6 +106,7 @@ fn connect_archive(plan: &Plan, surroundings: &Surroundings) -> Result<OpenArchi
         pipeline: plan.pipeline.clone(),
         schema: Arc::clone(&plan.schema),
         windows: plan.windows.iter().map(crate::window::Plan::schema).collect(),
+        threads: ArchivePlan::all_cores(),
     };
     let (archive, checkpoint) = Archive::open(archive_plan, surroundings.clock.now())
         .map_err(|source| ConnectError::Archive { pipeline: plan.pipeline.clone(), source })?;

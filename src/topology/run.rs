@@ -358,6 +358,11 @@ impl Runner {
                     telemetry.archive_rows.with_label_values(&labels).inc_by(*rows);
                     telemetry.archive_files.with_label_values(&labels).inc_by(*files);
                 }
+                if receipt.type_clashes > 0 {
+                    let clash = "type_clash";
+                    telemetry.decode_errors.with_label_values(&[pipeline.as_str(), clash]).inc_by(receipt.type_clashes);
+                    *end.errors.entry(clash).or_default() += receipt.type_clashes;
+                }
                 end.sealed_rows += receipt.rows;
                 end.sealed_files += receipt.files;
                 end.sealed_bytes += receipt.bytes;

@@ -47,7 +47,7 @@ const CONFINED: [(&str, &[&str]); 11] = [
     ("datafusion", &["expression"]),
     ("anyhow", &["command", "main"]),
     ("std::fs", &["command", "source", "sink", "archive"]),
-    ("std::thread", &["command", "source"]),
+    ("std::thread", &["command", "source", "archive"]),
     ("std::process", &["command", "main", "archive"]),
 ];
 
