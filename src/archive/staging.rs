@@ -74,6 +74,26 @@ impl Staging {
         self.closed.iter().map(|c| c.bytes).sum::<u64>() + open.sum::<u64>()
     }
 
+    /// Memory of the row groups that are being built.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.open.values().map(|open| open.writer.memory_size() as u64).sum()
+    }
+
+    /// Ends the largest row groups until the others take at most `target` bytes; returns how many it ended.
+    pub(crate) fn relieve(&mut self, target: u64) -> Result<u64, ArchiveError> {
+        let mut flushed = 0;
+        let mut held = self.memory_bytes();
+        while held > target {
+            let largest = self.open.values_mut().max_by_key(|open| open.writer.memory_size());
+            let Some(open) = largest.filter(|open| open.writer.in_progress_rows() > 0) else { break };
+            let before = open.writer.memory_size() as u64;
+            open.writer.flush().map_err(ArchiveError::encode(&self.folder.join(&open.file.staged)))?;
+            held -= before.saturating_sub(open.writer.memory_size() as u64);
+            flushed += 1;
+        }
+        Ok(flushed)
+    }
+
     /// Encodes rows of `table` into the files of their partitions.
     pub(crate) fn write(&mut self, table: &Table, rows: &RecordBatch) -> Result<(), ArchiveError> {
         for part in partition::split(rows, table.time, &table.levels)? {

@@ -250,7 +250,8 @@ mod tests {
             columns.push(column("needed", ColumnType::Text, &["needed"]));
         }
         let times = TimeFormats::new(vec![TimeFormat::Rfc3339, TimeFormat::Epoch], TimeZone::UTC);
-        Plan { envelope, format, schema: Arc::new(Schema::new("test", 1, columns)), times }
+        let needed = vec![true; columns.len()];
+        Plan { envelope, format, schema: Arc::new(Schema::new("test", 1, columns)), times, needed }
     }
 
     /// 2026-05-06T00:00:00Z

@@ -14,6 +14,8 @@ pub struct Plan {
     pub format: Format,
     pub schema: Arc<Schema>,
     pub times: TimeFormats,
+    /// For each column of the schema whether anything reads it; of the others every value may be null.
+    pub needed: Vec<bool>,
 }
 
 impl Config {
@@ -37,7 +39,8 @@ impl Config {
             formats = vec![TimeFormat::Rfc3339, TimeFormat::Epoch];
         }
         let zone = self.zone.as_ref().and_then(|name| time_zone(name).ok()).unwrap_or(TimeZone::UTC);
-        Ok(Plan { envelope: self.envelope, format: self.format, schema, times: TimeFormats::new(formats, zone) })
+        let (times, needed) = (TimeFormats::new(formats, zone), vec![true; schema.columns.len()]);
+        Ok(Plan { envelope: self.envelope, format: self.format, schema, times, needed })
     }
 }
 

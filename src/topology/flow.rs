@@ -1,6 +1,7 @@
 //! The pure part of a pipeline: raw batch in, rows, dead letters and alert events out. No I/O, no clock, no tokio; a
 //! live run, a backtest and a benchmark are this same code.
 
+use super::decoding::Extent;
 use crate::alert::Alerts;
 use crate::config::Plan;
 use crate::decode::{Counts, Decoded, Decoder};
@@ -76,20 +77,22 @@ impl Flow {
         assert_eq!(self.clock.register(), partition.0, "partitions are opened in the order of their numbers");
     }
 
-    /// Works off one batch.
+    /// Decodes one batch and works it off, on one thread.
     pub fn batch(&mut self, raw: &RawBatch) -> Outcome {
-        let Decoded { rows, dead, counts } = self.decoder.decode(raw);
+        let decoded = self.decoder.decode(raw);
+        self.decoded(Extent::of(raw), decoded)
+    }
+
+    /// Works off one batch that a decoder of its own has decoded; batches come in the order of the sources.
+    pub fn decoded(&mut self, extent: Extent, decoded: Decoded) -> Outcome {
+        let Extent { partition, end, .. } = extent;
+        let Decoded { rows, dead, counts } = decoded;
         let mut readings = Vec::with_capacity(rows.num_rows());
         let times = stamps(&rows).values().iter().map(|micros| EventTime::from_micros(*micros));
         let newest = times.clone().max();
-        self.clock.observe(raw.partition.0, times, |reading| readings.push(reading.map(EventTime::micros)));
-        let mut events = EventBatch {
-            partition: raw.partition,
-            rows,
-            clock: Int64Array::from(readings),
-            clock_after: self.clock.now(),
-            end: raw.end,
-        };
+        self.clock.observe(partition.0, times, |reading| readings.push(reading.map(EventTime::micros)));
+        let mut events =
+            EventBatch { partition, rows, clock: Int64Array::from(readings), clock_after: self.clock.now(), end };
         let mut transformed = TransformCounts::default();
         for transform in &self.transforms {
             events = transform.apply(events, &mut transformed);
@@ -126,6 +129,11 @@ impl Flow {
     /// How much waits for [`Self::drain_windows`]: rows, and one more for each window.
     pub fn windows_waiting(&self) -> usize {
         self.windows.waiting()
+    }
+
+    /// What open windows and series hold, in bytes, estimated.
+    pub fn state_bytes(&self) -> u64 {
+        (self.windows.memory_bytes() + lock(&self.metrics).memory_bytes()) as u64
     }
 
     /// Records that came too late, by window, since the start.
