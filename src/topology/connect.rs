@@ -6,7 +6,6 @@ use super::memory::Memory;
 use super::progress::Progress;
 use crate::archive::{Archive, ArchiveError, ArchivePlan, FlushConfig, Kind};
 use crate::config::Plan;
-use crate::limits;
 use crate::record::receipt::Checkpoint;
 use crate::sink::{self, Route, Sink, SinkError};
 use crate::source::{Source, SourceError};
@@ -40,7 +39,8 @@ impl ConnectError {
 pub struct Connected {
     pub(super) pipeline: String,
     pub(super) decode: crate::decode::Plan,
-    pub(super) threads: NonZeroUsize,
+    /// Threads that decode; None: one for each processor.
+    pub(super) threads: Option<NonZeroUsize>,
     pub(super) memory: Arc<Memory>,
     pub(super) tables: Vec<Kind>,
     pub(super) flow: Flow,
@@ -81,13 +81,10 @@ impl Connected {
             progress.expect_bytes(total);
         }
         let routes = std::mem::take(&mut plan.routes);
-        // Heeds the process's affinity and its control group's quota. Where nobody knows, one thread is right.
-        let threads =
-            plan.limits.threads.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
         let flow = Flow::new(&mut plan);
         Ok(Self {
             pipeline,
-            threads: threads.min(NonZeroUsize::new(limits::DECODE_THREADS).expect("not zero")),
+            threads: plan.limits.threads,
             memory: Arc::new(Memory::new(plan.limits.memory_bytes)),
             tables: plan.archive.map(|archive| archive.tables.value).unwrap_or_default(),
             decode: plan.decode,

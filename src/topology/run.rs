@@ -109,14 +109,17 @@ impl Connected {
         let (runtime, stop) = (Handle::current(), stop.child_token());
         // On a thread of its own, where a batch may take its time: neither HTTP nor receivers wait for it, and nothing is
         // handed from thread to thread for each batch, as `block_in_place` would.
-        match tokio::task::spawn_blocking(move || runtime.block_on(self.drive(stop))).await {
+        match tokio::task::spawn_blocking(move || runtime.block_on(self.drive(&runtime, stop))).await {
             Ok(result) => result,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
 
-    async fn drive(self, stop: CancellationToken) -> Result<End, RunError> {
-        let Self { pipeline, decode, threads, memory, tables, flow, .. } = self;
+    async fn drive(self, runtime: &Handle, stop: CancellationToken) -> Result<End, RunError> {
+        // The runtime has a worker for each processor that the process may use, by affinity and by its control group.
+        let processors = NonZeroUsize::new(runtime.metrics().num_workers().min(limits::DECODE_THREADS));
+        let threads = self.threads.or(processors).unwrap_or(NonZeroUsize::MIN);
+        let Self { pipeline, decode, memory, tables, flow, .. } = self;
         let Self { sources, archive, checkpoint, receivers, routes, surroundings, progress, .. } = self;
         let mut runner = Runner {
             notifying: Notifying::spawn(&pipeline, receivers, routes, &surroundings.telemetry, stop.clone()),
