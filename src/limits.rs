@@ -19,6 +19,29 @@ pub const BATCH_WAIT: Span = Span::from_micros(100_000);
 /// Batches waiting between a source and the decoder, per pipeline. With [`BATCH_BYTES`], this bounds memory there.
 pub const RAW_QUEUE: usize = 4;
 
+/// Buffers of raw batches that are kept to be used again, per pipeline: as many as wait in front of the decoder, and one
+/// that is being filled.
+pub const BUFFERS_KEPT: usize = RAW_QUEUE + 1;
+
+/// Threads that decode. More than there are cores help nobody; `check` refuses more than this.
+pub const DECODE_THREADS: usize = 64;
+
+/// Default of `limits.memory`, in bytes: what the stages of one pipeline hold together. Programs, stacks and fragmentation
+/// come on top, so that a small machine of 512 MB has room for several pipelines.
+pub const MEMORY_BYTES: u64 = 128_000_000;
+
+/// Least `limits.memory`, in bytes; `check` refuses less. The raw queue's and the archive queue's batches and a row group
+/// of a few thousand rows need about this much, whatever gives way.
+pub const LEAST_MEMORY_BYTES: u64 = 16_000_000;
+
+/// What a batch takes on its way through the pipeline, in [`BATCH_BYTES`]: once raw, and its columns, which have grown
+/// by doubling.
+pub const MEMORY_PER_BATCH: usize = 4;
+
+/// What one row of a closed window is counted with, in bytes of `limits.memory`, while it waits for the archive: with the
+/// default budget [`WINDOW_ROWS_WAITING`] may wait, with less memory fewer.
+pub const MEMORY_PER_WINDOW_ROW: u64 = 1_280;
+
 /// Decoded batches waiting for the archive.
 pub const ARCHIVE_QUEUE: usize = 4;
 

@@ -18,6 +18,11 @@ impl Config {
                 problems.push(found);
             }
         }
+        if self.tables.value.is_empty() {
+            let problem = self.tables.problem("cannot keep an archive without tables");
+            problems
+                .push(problem.hint("name those to write, as in `tables: [windows, alerts]`, or leave `archive:` out"));
+        }
         problems
     }
 
@@ -120,6 +125,7 @@ mod tests {
             url: Located::nowhere(url.to_owned()),
             partition_by: partition_by.iter().map(|p| Located::nowhere((*p).to_owned())).collect(),
             flush: super::super::FlushConfig::default(),
+            tables: Located::nowhere(crate::archive::Kind::ALL.to_vec()),
         };
         config.check(&schema()).into_iter().map(|p| format!("{} ({})", p.message, p.hint.unwrap_or_default())).collect()
     }

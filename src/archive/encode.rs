@@ -43,6 +43,8 @@ struct Group {
     rows: usize,
     /// Encoded, estimated for what is in no page yet.
     bytes: usize,
+    /// What its columns take of memory.
+    memory: usize,
     /// Columns, those first that take longest.
     order: Arc<[usize]>,
 }
@@ -50,8 +52,9 @@ struct Group {
 /// One column of a row group, encoded by whoever locks it.
 struct Column {
     state: State,
-    /// As [`Group::bytes`].
+    /// As [`Group::bytes`] and [`Group::memory`].
     bytes: usize,
+    memory: usize,
 }
 
 enum State {
@@ -117,6 +120,20 @@ impl Encoder {
         self.writer.bytes_written() + bytes + waiting
     }
 
+    /// Memory of the row group that is being built and of the rows that wait for it.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.waiting_bytes + self.group.as_ref().map_or(0, |group| group.memory)
+    }
+
+    /// Encodes and writes what is in memory, as a row group that may be smaller than others.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub(super) fn relieve(&mut self, crew: &Crew) -> Result<(), ArchiveError> {
+        self.encode(crew)?;
+        self.end_group(crew)
+    }
+
     /// Encodes all rows that wait; row groups that are full are written.
     ///
     /// # Errors
@@ -157,9 +174,15 @@ impl Encoder {
         let column = |(index, writer)| {
             let state =
                 State::Open(self.begin_column(index, rows).unwrap_or_else(|| ColumnWriter::Other(Box::new(writer))));
-            Mutex::new(Column { state, bytes: 0 })
+            Mutex::new(Column { state, bytes: 0, memory: 0 })
         };
-        Ok(Group { columns: writers.into_iter().enumerate().map(column).collect(), rows: 0, bytes: 0, order })
+        Ok(Group {
+            columns: writers.into_iter().enumerate().map(column).collect(),
+            rows: 0,
+            bytes: 0,
+            memory: 0,
+            order,
+        })
     }
 
     /// A writer of our own, where a dictionary suits what comes.
@@ -217,6 +240,7 @@ impl Group {
         crew.run(self.columns.len(), Box::new(work));
         let sizes: Vec<usize> = self.columns.iter().map(|column| lock(column).bytes).collect();
         self.bytes = sizes.iter().sum();
+        self.memory = self.columns.iter().map(|column| lock(column).memory).sum();
         let mut order: Vec<usize> = (0..sizes.len()).collect();
         // Many bytes take long, and a long one that is begun last would be waited for by all.
         order.sort_by_key(|index| std::cmp::Reverse(sizes[*index]));
@@ -233,7 +257,7 @@ impl Column {
     fn write(&mut self, field: &Field, index: usize, rows: &[RecordBatch]) {
         let State::Open(writer) = &mut self.state else { return };
         match writer.write(field, index, rows) {
-            Ok(bytes) => self.bytes = bytes,
+            Ok(bytes) => (self.bytes, self.memory) = (bytes, writer.memory_bytes()),
             Err(error) => self.state = State::Failed(error),
         }
     }
@@ -265,6 +289,13 @@ impl ColumnWriter {
                 }
                 Ok(writer.get_estimated_total_bytes())
             }
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Dictionary(writer) => writer.bytes(),
+            Self::Other(writer) => writer.memory_size(),
         }
     }
 

@@ -56,6 +56,9 @@ pub struct Config {
     pub partition_by: Vec<Located<String>>,
     #[serde(default)]
     pub flush: FlushConfig,
+    /// Which tables are written. Default all: `[data, dead, windows, alerts]`.
+    #[serde(default = "default_tables")]
+    pub tables: Located<Vec<Kind>>,
 }
 
 /// When staged rows are sealed: whatever comes first, and at the end.
@@ -78,6 +81,10 @@ impl Default for FlushConfig {
             bytes: ByteSize(128_000_000),
         }
     }
+}
+
+fn default_tables() -> Located<Vec<Kind>> {
+    Located::nowhere(Kind::ALL.to_vec())
 }
 
 fn default_partitions() -> Vec<Located<String>> {

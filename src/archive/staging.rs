@@ -85,6 +85,28 @@ impl Staging {
         self.closed.iter().map(|c| c.bytes).sum::<u64>() + open.sum::<u64>()
     }
 
+    /// Memory of the row groups that are being built, and of rows that wait for that.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.open.values().map(|open| open.encoder.memory_bytes() as u64).sum()
+    }
+
+    /// Ends the largest row groups until the others take at most `target` bytes; returns how many it ended.
+    pub(crate) fn relieve(&mut self, target: u64) -> Result<u64, ArchiveError> {
+        let mut flushed = 0;
+        let mut held = self.memory_bytes();
+        while held > target {
+            let Some(open) = self.open.values_mut().max_by_key(|open| open.encoder.memory_bytes()) else { break };
+            let before = open.encoder.memory_bytes() as u64;
+            if before == 0 {
+                break;
+            }
+            open.encoder.relieve(&self.crew)?;
+            held = held.saturating_sub(before);
+            flushed += 1;
+        }
+        Ok(flushed)
+    }
+
     /// Encodes rows of `table` into the files of their partitions.
     pub(crate) fn write(&mut self, table: &Table, rows: &RecordBatch) -> Result<(), ArchiveError> {
         for part in partition::split(rows, table.time, &table.levels)? {

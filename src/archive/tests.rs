@@ -49,6 +49,7 @@ fn plan(root: &Path, partition_by: &[&str]) -> ArchivePlan {
             url: Located::nowhere(root.to_str().unwrap().to_owned()),
             partition_by: partition_by.iter().map(|p| Located::nowhere((*p).to_owned())).collect(),
             flush: FlushConfig::default(),
+            tables: Located::nowhere(crate::archive::Kind::ALL.to_vec()),
         },
         pipeline: "auto".into(),
         schema: Arc::new(schema()),

@@ -207,6 +207,22 @@ impl Archive {
         })
     }
 
+    /// Bytes of memory that the row groups under way take.
+    pub fn memory_bytes(&self) -> u64 {
+        self.staging.memory_bytes()
+    }
+
+    /// Writes out the largest row groups until those that are left take at most `target` bytes of memory. Returns how
+    /// many.
+    ///
+    /// # Errors
+    /// As [`write_events`](Self::write_events).
+    pub fn relieve(&mut self, target: u64) -> Result<u64, ArchiveError> {
+        let mut flushed = 0;
+        self.stage(|archive| archive.staging.relieve(target).map(|count| flushed = count))?;
+        Ok(flushed)
+    }
+
     /// Closes the archive and throws away what is staged.
     pub fn abandon(mut self) {
         // Behind an error the files may be those of a committed seal; the next start knows.

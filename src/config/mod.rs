@@ -7,7 +7,9 @@
 
 mod interpolate;
 mod json_schema;
+mod limits;
 mod mistake;
+mod needed;
 mod plain;
 mod plan;
 mod raw;
@@ -21,5 +23,5 @@ mod unbuilt;
 mod yaml;
 
 pub use json_schema::json_schema;
-pub use plan::Plan;
+pub use plan::{Limits, Plan};
 pub use resolve::load;

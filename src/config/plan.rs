@@ -4,6 +4,7 @@ use crate::record::schema::Schema;
 use crate::transform::Transform;
 use crate::{alert, archive, decode, metric, sink, source, window};
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 /// What `load` makes of a pipeline file.
@@ -30,4 +31,14 @@ pub struct Plan {
     pub routes: Vec<sink::Route>,
     /// A loopback address.
     pub listen: SocketAddr,
+    pub limits: Limits,
+}
+
+/// `limits:` checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// What the stages may hold together; at least [`limits::LEAST_MEMORY_BYTES`](crate::limits::LEAST_MEMORY_BYTES).
+    pub memory_bytes: u64,
+    /// Threads that decode. None: as many as there are processors to run on.
+    pub threads: Option<NonZeroUsize>,
 }

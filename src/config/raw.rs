@@ -2,9 +2,11 @@
 
 use crate::decode::{Envelope, Format};
 use crate::place::{Entries, Located};
+use crate::units::ByteSize;
 use crate::{alert, archive, decode, metric, sink, source, transform, window};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::num::NonZeroUsize;
 
 /// A pipeline: where logs come from, what is made of them and where that goes.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -43,10 +45,12 @@ pub(super) struct Pipeline {
     pub route: Vec<sink::Route>,
     #[serde(default)]
     pub server: Server,
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// The keys of [`Pipeline`].
-pub(super) const PARTS: [&str; 11] = [
+pub(super) const PARTS: [&str; 12] = [
     "pipeline",
     "sources",
     "decode",
@@ -58,7 +62,18 @@ pub(super) const PARTS: [&str; 11] = [
     "notify",
     "route",
     "server",
+    "limits",
 ];
+
+/// What the pipeline may take of the machine.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    /// Bytes that batches, row groups, windows and metrics may hold together; at least 16MB. Default 128MB.
+    pub memory: Option<Located<ByteSize>>,
+    /// Threads that decode, 1 to 64. Default: as many as the process has processors. Results don't depend on it.
+    pub threads: Option<Located<NonZeroUsize>>,
+}
 
 /// The HTTP listener.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -8,6 +8,7 @@ use super::raw::{PARTS, Pipeline, Server};
 use super::read::read;
 use super::schema_file::{self, ReadFile};
 use super::yaml::{self, Node, Value};
+use super::{limits, needed};
 use crate::expression::Compiler;
 use crate::place::{Entries, Located, Place, Problem, did_you_mean};
 use crate::record::sample::WindowSchema;
@@ -100,6 +101,7 @@ impl<'r> Resolver<'r> {
         let pipeline = self.name(raw.pipeline.as_ref());
         let sources = self.sources(raw.sources);
         let listen = self.listen(&raw.server);
+        let limits = limits::limits(&raw.limits, self.problems);
         let decode = self.decode(&raw.decode, read_file);
         self.problems.extend(metric::check_names(&raw.metrics));
         self.unique("window", "windows", raw.windows.iter().map(|window| &window.name));
@@ -117,7 +119,7 @@ impl<'r> Resolver<'r> {
         } else {
             Default::default()
         };
-        Some(Plan {
+        let mut plan = Plan {
             file: file_name.to_owned(),
             pipeline: pipeline?,
             sources: sources?,
@@ -131,7 +133,10 @@ impl<'r> Resolver<'r> {
             notify: owned(raw.notify),
             routes: raw.route,
             listen: listen?,
-        })
+            limits,
+        };
+        plan.decode.needed = needed::needed(&plan);
+        Some(plan)
     }
 
     fn name(&mut self, name: Option<&Located<String>>) -> Option<String> {

@@ -1,7 +1,7 @@
 //! The files of `tests/config`, and properties of reading them.
 
 use super::raw::PARTS;
-use super::{Plan, json_schema, load};
+use super::{Limits, Plan, json_schema, load};
 use crate::place::Problem;
 use proptest::prelude::{ProptestConfig, any, proptest};
 use std::collections::BTreeSet;
@@ -104,6 +104,57 @@ fn values_survive_variables_and_defaults() {
         "pipeline: ${NAME:-p}\nsources: { a: { type: generate, rate: '${RATE:-5}' }, b: { type: generate, rate: ${RATE:-1_000} } }\n",
     );
     assert_eq!(plan.unwrap_err().len(), 1, "a quoted number is a text, wherever it comes from");
+}
+
+/// The columns that the decoder has to fill for a pipeline with these parts.
+fn needed(parts: &str) -> Vec<String> {
+    let plan = check(&format!("pipeline: p\nsources: {{ a: {{ type: stdin }} }}\n{parts}")).unwrap();
+    assert_eq!(plan.decode.needed.len(), plan.decode.schema.columns.len());
+    let columns = plan.decode.schema.columns.iter().zip(&plan.decode.needed);
+    columns.filter(|(_, needed)| **needed).map(|(column, _)| column.name.clone()).collect()
+}
+
+#[test]
+fn without_the_table_data_only_columns_that_are_read_are_needed() {
+    let all = needed("archive: { url: a }\n");
+    assert!(all.len() > 15 && all[0] == "ts");
+    assert_eq!(needed("archive: { url: a, tables: [data] }\n"), all);
+    assert_eq!(needed("archive: { url: a, tables: [dead, alerts] }\n"), ["ts"]);
+    assert_eq!(needed(""), ["ts"], "no archive");
+    let sorted = |parts: &str| {
+        let mut columns = needed(parts);
+        columns.sort();
+        columns.join(" ")
+    };
+    assert_eq!(
+        sorted(
+            "windows:\n  - { name: w, kind: tumbling, size: 1m, where: status is not null, group_by: [path], aggregate: \
+             { slow: count(*) filter (where latency_ms > 5), apps: count_distinct(app) } }\n\
+             alerts: [{ alert: A, on: w, when: slow > 1 }]\n"
+        ),
+        "app latency_ms path status ts"
+    );
+    assert_eq!(
+        sorted(
+            "metrics:\n  - { name: a_total, type: counter, help: h, labels: [method], where: status > 1 }\n\
+             \x20 - { name: b, type: gauge, help: h, value: latency_ms / 2 }\n"
+        ),
+        "latency_ms method status ts"
+    );
+    let steps = "transform: [{ filter: \"provider <> 'x'\" }, { set: { s: latency_ms * 2, path: lower(event) } }, \
+                 { mask: { column: client_ip, with: redact } }, { drop: [logger] }]\n";
+    assert_eq!(sorted(steps), "event latency_ms provider ts", "what is only masked or dropped is read by nobody");
+    let count = "windows: [{ name: w, kind: tumbling, size: 1m, group_by: [path], aggregate: { n: sum(s) } }]\n";
+    assert_eq!(sorted(&format!("{steps}{count}")), "event latency_ms path provider ts");
+}
+
+#[test]
+fn limits_have_defaults() {
+    let limits =
+        |text: &str| check(&format!("pipeline: p\nsources: {{ a: {{ type: stdin }} }}\n{text}")).unwrap().limits;
+    assert_eq!(limits(""), Limits { memory_bytes: crate::limits::MEMORY_BYTES, threads: None });
+    let written = limits("limits: { memory: 16MB, threads: 3 }\n");
+    assert_eq!(written, Limits { memory_bytes: 16_000_000, threads: std::num::NonZeroUsize::new(3) });
 }
 
 #[test]

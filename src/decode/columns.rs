@@ -252,7 +252,11 @@ pub(super) struct Columns {
 impl Columns {
     pub(super) fn new(schema: &Schema, needed: &[bool]) -> Self {
         Self {
-            needed: needed.to_vec(),
+            needed: needed
+                .iter()
+                .zip(schema.arrow.fields())
+                .map(|(needed, field)| *needed || !field.is_nullable())
+                .collect(),
             builders: schema.columns.iter().map(|column| Builder::new(column.kind)).collect(),
             row: 0,
             nulls: schema.columns.iter().map(|column| new_null_array(&column.kind.arrow(), 0)).collect(),

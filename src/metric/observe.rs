@@ -90,6 +90,14 @@ impl Metrics {
         self.metrics.iter().map(|metric| (metric.plan.name(), metric.series.len()))
     }
 
+    /// What the series hold, in bytes, estimated.
+    pub fn memory_bytes(&self) -> usize {
+        self.metrics
+            .iter()
+            .map(|metric| metric.series.memory_bytes() + metric.series.len() * metric.plan.state_bytes())
+            .sum()
+    }
+
     /// For each metric its name and how many values went to `_other_` so far.
     pub fn overflow_counts(&self) -> impl Iterator<Item = (&str, u64)> {
         self.metrics.iter().map(|metric| (metric.plan.name(), metric.overflow))

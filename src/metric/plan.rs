@@ -38,6 +38,17 @@ impl Plan {
         &self.name
     }
 
+    /// The columns that it reads; some may stand there more than once.
+    pub fn reads(&self) -> impl Iterator<Item = &str> {
+        let expressions = self.value.iter().chain(&self.condition).flat_map(Expression::columns).map(String::as_str);
+        expressions.chain(self.labels.iter().map(|label| label.name.as_str()))
+    }
+
+    /// What the value of one series takes, in bytes.
+    pub(super) fn state_bytes(&self) -> usize {
+        (self.bounds.len() + 2) * size_of::<u64>()
+    }
+
     /// For each row whether it is observed, None when all are; and how many conditions could not be computed.
     pub(super) fn observed(&self, rows: &RecordBatch) -> (Option<BooleanArray>, u64) {
         match &self.condition {

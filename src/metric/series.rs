@@ -94,6 +94,11 @@ impl Series {
         self.ends.len()
     }
 
+    /// What the keys and their numbers hold, in bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.keys.capacity() + self.ends.capacity() * size_of::<usize>() + self.numbers.capacity() * size_of::<u32>()
+    }
+
     pub(super) fn find(&self, key: &[u8]) -> Option<usize> {
         self.numbers.find(self.hasher.hash_one(key), |number| self.key(*number as usize) == key).map(|n| *n as usize)
     }

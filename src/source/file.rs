@@ -7,12 +7,14 @@
 
 use super::lines::Lines;
 use super::outlet::blocking;
-use super::{Closed, Feed, FileConfig, Outlet, PartitionName, Source, SourceError, fingerprint};
+use super::{Buffers, Closed, Feed, FileConfig, Outlet, PartitionName, Source, SourceError, fingerprint};
 use crate::limits::FILES_OPEN;
 use crate::place::{Located, Place, Problem};
 use crate::record::raw::PartitionId;
 use crate::record::receipt::Checkpoint;
 use futures::future::BoxFuture;
+use rustix::buffer::spare_capacity;
+use rustix::fs::Advice;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Seek, SeekFrom};
@@ -229,7 +231,7 @@ impl Files {
             while open.len() < FILES_OPEN
                 && let Some((file, id)) = waiting.next()
             {
-                open.push_back(Reader::open(file, id)?);
+                open.push_back(Reader::open(file, id, outlet.buffers())?);
             }
             let Some(mut reader) = open.pop_front() else {
                 return Ok(());
@@ -275,14 +277,16 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Opens a file whose turn has come, and makes sure that it is still the one that was announced.
-    fn open(waiting: Waiting, id: PartitionId) -> Result<Self, SourceError> {
+    fn open(waiting: Waiting, id: PartitionId, buffers: &Buffers) -> Result<Self, SourceError> {
         let Waiting { path, name, position } = waiting;
         let opened = File::open(&path).and_then(|mut file| {
             file.seek(SeekFrom::Start(position))?;
+            // Without it nothing is wrong, only slower.
+            let _ = rustix::fs::fadvise(&file, position, None, Advice::Sequential);
             Ok((fingerprint::matches(&file, &name.identity)?, file))
         });
         match opened {
-            Ok((true, file)) => Ok(Self { path, id, file, lines: Lines::new(id, position) }),
+            Ok((true, file)) => Ok(Self { path, id, file, lines: Lines::new(id, position, buffers.clone()) }),
             Ok((false, _)) => Err(SourceError::Replaced { path }),
             Err(source) => Err(SourceError::Open { path, source }),
         }
@@ -294,7 +298,7 @@ impl Reader {
     /// When it cannot be read.
     pub(super) fn fill(&mut self) -> Result<bool, SourceError> {
         while !self.lines.full() {
-            match self.lines.fill(&mut self.file) {
+            match self.lines.fill(|buffer| Ok(rustix::io::read(&self.file, spare_capacity(buffer))?)) {
                 Ok(0) => return Ok(false),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

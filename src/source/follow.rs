@@ -11,7 +11,7 @@
 use super::file::{FileId, Opened, Reader, find, open};
 use super::lines::Lines;
 use super::outlet::blocking;
-use super::{Closed, FileConfig, Outlet, PartitionName, Source, SourceError, fingerprint};
+use super::{Buffers, Closed, FileConfig, Outlet, PartitionName, Source, SourceError, fingerprint};
 use crate::limits::{FILES_FOLLOWED, FOLLOW_POLL, FOLLOW_ROTATED, FOLLOW_SCAN};
 use crate::place::Located;
 use crate::record::raw::PartitionId;
@@ -84,7 +84,9 @@ impl Source for Follow {
     fn run(self: Box<Self>, ids: Vec<PartitionId>, outlet: Outlet) -> BoxFuture<'static, Result<(), SourceError>> {
         assert_eq!(ids.len(), self.found.len(), "each file has its number");
         let now = outlet.clock().monotonic();
-        let tails = self.found.into_iter().zip(ids).map(|((path, opened), id)| Tail::new(path, opened, id, now));
+        let buffers = outlet.buffers().clone();
+        let tails =
+            self.found.into_iter().zip(ids).map(|((path, opened), id)| Tail::new(path, opened, id, now, &buffers));
         let mut follower = Follower {
             source: self.source,
             paths: self.paths,
@@ -125,8 +127,8 @@ enum Fate {
 }
 
 impl Tail {
-    fn new(path: PathBuf, opened: Opened, id: PartitionId, now: Monotonic) -> Self {
-        let lines = Lines::new(id, opened.position);
+    fn new(path: PathBuf, opened: Opened, id: PartitionId, now: Monotonic, buffers: &Buffers) -> Self {
+        let lines = Lines::new(id, opened.position, buffers.clone());
         let reader = Reader { path, id, file: opened.file, lines };
         Self { reader, file_id: opened.file_id, identity: opened.name.identity, active: now, moved: false }
     }
@@ -308,7 +310,7 @@ impl Follower {
         forget(&mut self.stored, &opened.name);
         tracing::info!(file = %path.display(), "following a new file");
         let id = self.outlet.open_partition_blocking(opened.name.clone())?;
-        self.tails.push(Tail::new(path.to_owned(), opened, id, now));
+        self.tails.push(Tail::new(path.to_owned(), opened, id, now, self.outlet.buffers()));
         Ok(())
     }
 

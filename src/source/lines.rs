@@ -1,15 +1,17 @@
 //! Cuts a stream of bytes into lines and these into batches. Pure.
 //!
-//! Bytes are read straight into the buffer that becomes the batch, so a line is never copied alone. A line ends with
+//! Bytes are read straight into the buffer that becomes the batch, so a line is never copied alone, and are looked at
+//! once, while they are in the cache. A line ends with
 //! `\n` or `\r\n`; lines of nothing but white space are no records. Of a line longer than `limits::RECORD_BYTES`, the first
 //! `RECORD_BYTES + 1` bytes become the record, by which everybody can tell that it was too long, and the rest is
 //! passed over without being kept: memory is bounded by `BATCH_BYTES + RECORD_BYTES + READ_BYTES`.
 
+use super::Buffers;
 use crate::limits::{BATCH_BYTES, BATCH_RECORDS, RECORD_BYTES};
 use crate::record::raw::{PartitionId, Positions, RawBatch};
 use crate::time::EventTime;
 use memchr::memchr;
-use std::io::{self, Read};
+use std::io;
 use std::ops::Range;
 
 /// Bytes asked for in one read: a Linux pipe's usual 64 KiB and more from files.
@@ -35,6 +37,7 @@ pub(super) struct Lines {
     passed: Option<u64>,
     /// Set when a line that was passed over has ended: the batch must end here, too.
     cut: Option<Cut>,
+    buffers: Buffers,
 }
 
 /// Where a batch ends.
@@ -50,7 +53,7 @@ struct Cut {
 
 impl Lines {
     /// Lines of a stream of which the next byte has `position`.
-    pub(super) fn new(partition: PartitionId, position: u64) -> Self {
+    pub(super) fn new(partition: PartitionId, position: u64, buffers: Buffers) -> Self {
         Self {
             partition,
             bytes: Vec::new(),
@@ -60,6 +63,7 @@ impl Lines {
             searched: 0,
             passed: None,
             cut: None,
+            buffers,
         }
     }
 
@@ -81,20 +85,47 @@ impl Lines {
         !self.records.is_empty()
     }
 
-    /// Reads once, at most [`READ_BYTES`]; 0 is the end of the input.
+    /// Reads once; 0 is the end of the input. `read` appends to the buffer that it is given, at least one byte and at most
+    /// what its capacity allows ([`READ_BYTES`] or more, but no more than a batch), unless the input has ended.
     ///
     /// # Errors
-    /// Those of `reader`, with nothing lost.
-    pub(super) fn fill(&mut self, reader: &mut impl Read) -> io::Result<usize> {
-        let before = self.bytes.len();
-        // A second read into the same batch means that there is much to come: no more growing step by step.
-        let room = if before == 0 { READ_BYTES } else { (BATCH_BYTES + READ_BYTES).max(before + READ_BYTES) - before };
-        self.bytes.reserve(room);
-        self.bytes.resize(before + READ_BYTES, 0);
-        let result = reader.read(&mut self.bytes[before..]);
-        self.bytes.truncate(before + result.as_ref().map_or(0, |count| *count));
+    /// Those of `read`, with nothing lost.
+    pub(super) fn fill(&mut self, read: impl FnOnce(&mut Vec<u8>) -> io::Result<usize>) -> io::Result<usize> {
+        self.make_room();
+        let result = read(&mut self.bytes);
+        if result.as_ref().is_ok_and(|count| *count == 0) {
+            self.shed();
+        }
         self.search();
         result
+    }
+
+    /// Lets a large buffer go that only the beginning of a line waits in: of many followed files, most are silent.
+    fn shed(&mut self) {
+        if self.bytes.len() < self.bytes.capacity() / 4 {
+            let rest = self.bytes.as_slice().to_vec();
+            self.buffers.give_back(std::mem::replace(&mut self.bytes, rest));
+        }
+    }
+
+    /// Makes sure that the buffer has room for one read. Nothing is filled with zeros: the system writes into memory that
+    /// was only reserved.
+    fn make_room(&mut self) {
+        let before = self.bytes.len();
+        if self.bytes.capacity() - before >= READ_BYTES {
+            return;
+        }
+        // What lies there from the last batch goes in front of a buffer that has had a batch's size before.
+        let mut warm = self.buffers.take();
+        if warm.capacity() >= before + READ_BYTES {
+            warm.extend_from_slice(&self.bytes);
+            self.bytes = warm;
+            return;
+        }
+        self.buffers.give_back(warm);
+        // A second read into the same batch means that there is much to come: no more growing step by step.
+        let room = if before == 0 { READ_BYTES } else { (BATCH_BYTES + READ_BYTES).max(before + READ_BYTES) - before };
+        self.bytes.reserve_exact(room);
     }
 
     /// The complete lines so far; `None` when there are no records among them.
@@ -218,11 +249,13 @@ mod tests {
         turn: usize,
     }
 
-    impl Read for Chunks<'_> {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let size = self.sizes[self.turn % self.sizes.len()].min(buffer.len()).min(self.data.len());
+    impl Chunks<'_> {
+        fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+            let room = buffer.capacity() - buffer.len();
+            assert!(room >= READ_BYTES);
+            let size = self.sizes[self.turn % self.sizes.len()].min(room).min(self.data.len());
             self.turn += 1;
-            buffer[..size].copy_from_slice(&self.data[..size]);
+            buffer.extend_from_slice(&self.data[..size]);
             self.data = &self.data[size..];
             Ok(size)
         }
@@ -250,9 +283,10 @@ mod tests {
     fn check(data: &[u8], sizes: &[usize], hasty: bool) {
         let base = 1_000;
         let mut reader = Chunks { data, sizes, turn: 0 };
-        let mut lines = Lines::new(PartitionId(0), base);
+        let mut lines = Lines::new(PartitionId(0), base, Buffers::default());
         let mut records = Vec::new();
         let mut last_end = base;
+        let buffers = lines.buffers.clone();
         let mut add = |batch: RawBatch| {
             assert!(!batch.records.is_empty() && batch.records.len() <= BATCH_RECORDS);
             assert!(batch.end > last_end && batch.bytes.len() <= BATCH_BYTES + RECORD_BYTES + READ_BYTES);
@@ -260,6 +294,7 @@ mod tests {
             for index in 0..batch.records.len() {
                 records.push((batch.position(index), batch.record(index).to_vec()));
             }
+            buffers.give_back(batch.bytes);
         };
         loop {
             while lines.full() {
@@ -267,7 +302,7 @@ mod tests {
                     add(batch);
                 }
             }
-            let count = lines.fill(&mut reader).unwrap();
+            let count = lines.fill(|buffer| reader.read(buffer)).unwrap();
             assert!(lines.bytes.len() <= BATCH_BYTES + RECORD_BYTES + READ_BYTES);
             if count == 0 {
                 break;

@@ -26,7 +26,7 @@ mod testing;
 pub mod traffic;
 
 pub use error::SourceError;
-pub use outlet::{Closed, Outlet};
+pub use outlet::{Buffers, Closed, Outlet};
 
 use crate::place::{Located, Problem};
 use crate::record::raw::{PartitionId, RawBatch};

@@ -1,6 +1,7 @@
 //! The bounded way from a source into the pipeline.
 
 use super::{Feed, PartitionName};
+use crate::limits;
 use crate::record::raw::PartitionId;
 use crate::time::Span;
 use crate::time::clock::Clock;
@@ -14,6 +15,29 @@ use tokio_util::sync::CancellationToken;
 #[error("cannot hand on records, the pipeline is closed")]
 pub struct Closed;
 
+/// Buffers of batches that were worked off, for those to come: their memory is mapped and warm. All clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Buffers {
+    /// An empty buffer; a new one without memory where none was given back.
+    pub fn take(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    /// Keeps a buffer to be taken again, unless [`limits::BUFFERS_KEPT`] wait already or it is far from a batch's size.
+    pub fn give_back(&self, mut buffer: Vec<u8>) {
+        if !(limits::BATCH_BYTES..=limits::BATCH_BYTES + limits::RECORD_BYTES).contains(&buffer.capacity()) {
+            return;
+        }
+        buffer.clear();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < limits::BUFFERS_KEPT {
+            kept.push(buffer);
+        }
+    }
+}
+
 /// Where a source puts what it reads. All sources of a pipeline have clones of one outlet.
 #[derive(Debug, Clone)]
 pub struct Outlet {
@@ -22,6 +46,7 @@ pub struct Outlet {
     next: Arc<Mutex<usize>>,
     stop: CancellationToken,
     clock: Arc<dyn Clock>,
+    buffers: Buffers,
 }
 
 impl Outlet {
@@ -34,7 +59,7 @@ impl Outlet {
         clock: Arc<dyn Clock>,
     ) -> (Self, mpsc::Receiver<Feed>) {
         let (feeds, receiver) = mpsc::channel(capacity);
-        (Self { feeds, next: Arc::new(Mutex::new(partitions)), stop, clock }, receiver)
+        (Self { feeds, next: Arc::new(Mutex::new(partitions)), stop, clock, buffers: Buffers::default() }, receiver)
     }
 
     /// Hands `feed` on, waiting while the queue is full.
@@ -88,6 +113,11 @@ impl Outlet {
     pub fn pause_blocking(&self, span: Span) {
         // Running out of time is what a pause is for.
         let _ = Handle::current().block_on(async { tokio::time::timeout(span.to_std(), self.until_stopped()).await });
+    }
+
+    /// Where buffers for batches are to be had, and given back by whoever has worked a batch off.
+    pub fn buffers(&self) -> &Buffers {
+        &self.buffers
     }
 
     pub fn clock(&self) -> &dyn Clock {

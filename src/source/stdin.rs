@@ -9,6 +9,7 @@ use super::{Closed, Feed, Outlet, PartitionName, Source, SourceError};
 use crate::limits::BATCH_WAIT;
 use crate::record::raw::PartitionId;
 use futures::future::BoxFuture;
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::io::{self, Seek};
@@ -45,8 +46,8 @@ impl Stdin {
         Self { source: source.into(), input, total }
     }
 
-    fn read(mut self, id: PartitionId, outlet: &Outlet) -> Result<Result<(), Closed>, SourceError> {
-        let mut lines = Lines::new(id, 0);
+    fn read(self, id: PartitionId, outlet: &Outlet) -> Result<Result<(), Closed>, SourceError> {
+        let mut lines = Lines::new(id, 0, outlet.buffers().clone());
         // When the oldest record that waits in `lines` came.
         let mut since = None;
         loop {
@@ -57,7 +58,7 @@ impl Stdin {
             }
             let readable = wait(&self.input).map_err(failed)?;
             if readable {
-                match lines.fill(&mut self.input) {
+                match lines.fill(|buffer| Ok(rustix::io::read(&self.input, spare_capacity(buffer))?)) {
                     Ok(0) => break,
                     Ok(_) => {}
                     Err(error) if is_passing(&error) => {}

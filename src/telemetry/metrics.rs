@@ -37,6 +37,12 @@ pub struct SelfMetrics {
     pub series: IntGaugeVec,
     /// Values that went to `_other_` because of a cap, by pipeline and metric.
     pub series_overflow: IntCounterVec,
+    /// Bytes that a stage holds, by pipeline and stage (`raw`, `decoded`, `archive`, `state`).
+    pub memory_bytes: IntGaugeVec,
+    /// Bytes that all stages of a pipeline may hold together.
+    pub memory_budget_bytes: IntGaugeVec,
+    /// What was flushed because memory was short, by pipeline and what (`row_group`).
+    pub early_flushes: IntCounterVec,
     /// Successful and failed reloads.
     pub reloads: IntCounterVec,
 }
@@ -94,6 +100,17 @@ impl SelfMetrics {
                 "headrig_series_overflow_total",
                 "Values that went to _other_ because of a cap",
                 &["pipeline", "metric"],
+            ),
+            memory_bytes: int_gauge("headrig_memory_bytes", "Bytes that a stage holds", &["pipeline", "stage"]),
+            memory_budget_bytes: int_gauge(
+                "headrig_memory_budget_bytes",
+                "Bytes that all stages may hold together",
+                &["pipeline"],
+            ),
+            early_flushes: counter(
+                "headrig_early_flushes_total",
+                "Flushes because memory was short",
+                &["pipeline", "what"],
             ),
             reloads: counter("headrig_reloads_total", "Reloads of the configuration", &["outcome"]),
             registry,

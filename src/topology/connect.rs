@@ -2,12 +2,14 @@
 
 use super::Surroundings;
 use super::flow::Flow;
+use super::memory::Memory;
 use super::progress::Progress;
-use crate::archive::{Archive, ArchiveError, ArchivePlan, FlushConfig};
+use crate::archive::{Archive, ArchiveError, ArchivePlan, FlushConfig, Kind};
 use crate::config::Plan;
 use crate::record::receipt::Checkpoint;
 use crate::sink::{self, Route, Sink, SinkError};
 use crate::source::{Source, SourceError};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 /// Why a pipeline cannot start.
@@ -36,6 +38,11 @@ impl ConnectError {
 #[derive(Debug)]
 pub struct Connected {
     pub(super) pipeline: String,
+    pub(super) decode: crate::decode::Plan,
+    /// Threads that decode; None: one for each processor.
+    pub(super) threads: Option<NonZeroUsize>,
+    pub(super) memory: Arc<Memory>,
+    pub(super) tables: Vec<Kind>,
     pub(super) flow: Flow,
     pub(super) sources: Vec<(String, Box<dyn Source>)>,
     pub(super) archive: Option<(Archive, FlushConfig)>,
@@ -75,7 +82,21 @@ impl Connected {
         }
         let routes = std::mem::take(&mut plan.routes);
         let flow = Flow::new(&mut plan);
-        Ok(Self { pipeline, flow, sources, archive, checkpoint, receivers, routes, surroundings, progress })
+        Ok(Self {
+            pipeline,
+            threads: plan.limits.threads,
+            memory: Arc::new(Memory::new(plan.limits.memory_bytes)),
+            tables: plan.archive.map(|archive| archive.tables.value).unwrap_or_default(),
+            decode: plan.decode,
+            flow,
+            sources,
+            archive,
+            checkpoint,
+            receivers,
+            routes,
+            surroundings,
+            progress,
+        })
     }
 
     pub fn pipeline(&self) -> &str {

@@ -1,9 +1,10 @@
 //! The pure part of a pipeline: raw batch in, rows, dead letters and alert events out. No I/O, no clock, no tokio; a
 //! live run, a backtest and a benchmark are this same code.
 
+use super::decoding::Extent;
 use crate::alert::Alerts;
 use crate::config::Plan;
-use crate::decode::{Counts, Decoded, Decoder};
+use crate::decode::{Counts, Decoded, Decoder, Speculation};
 use crate::metric::Metrics;
 use crate::record::alert::AlertEvent;
 use crate::record::dead::DeadLetter;
@@ -26,6 +27,8 @@ pub struct Outcome {
     pub alerts: Vec<AlertEvent>,
     /// Rows with flaws, by kind.
     pub decoded: Counts,
+    /// Which way the records were decoded.
+    pub speculation: Speculation,
     pub transformed: TransformCounts,
     /// Values that a metric could not take.
     pub unmeasured: u64,
@@ -76,20 +79,22 @@ impl Flow {
         assert_eq!(self.clock.register(), partition.0, "partitions are opened in the order of their numbers");
     }
 
-    /// Works off one batch.
+    /// Decodes one batch and works it off, on one thread.
     pub fn batch(&mut self, raw: &RawBatch) -> Outcome {
-        let Decoded { rows, dead, counts, .. } = self.decoder.decode(raw);
+        let decoded = self.decoder.decode(raw);
+        self.decoded(Extent::of(raw), decoded)
+    }
+
+    /// Works off one batch that a decoder of its own has decoded; batches come in the order of the sources.
+    pub fn decoded(&mut self, extent: Extent, decoded: Decoded) -> Outcome {
+        let Extent { partition, end, .. } = extent;
+        let Decoded { rows, dead, counts, speculation } = decoded;
         let mut readings = Vec::with_capacity(rows.num_rows());
         let times = stamps(&rows).values().iter().map(|micros| EventTime::from_micros(*micros));
         let newest = times.clone().max();
-        self.clock.observe(raw.partition.0, times, |reading| readings.push(reading.map(EventTime::micros)));
-        let mut events = EventBatch {
-            partition: raw.partition,
-            rows,
-            clock: Int64Array::from(readings),
-            clock_after: self.clock.now(),
-            end: raw.end,
-        };
+        self.clock.observe(partition.0, times, |reading| readings.push(reading.map(EventTime::micros)));
+        let mut events =
+            EventBatch { partition, rows, clock: Int64Array::from(readings), clock_after: self.clock.now(), end };
         let mut transformed = TransformCounts::default();
         for transform in &self.transforms {
             events = transform.apply(events, &mut transformed);
@@ -97,7 +102,7 @@ impl Flow {
         let unmeasured = lock(&self.metrics).observe(&events.rows);
         let closed = self.windows.push(&events);
         let alerts = self.evaluate(&closed);
-        Outcome { rows: events.rows, dead, alerts, decoded: counts, transformed, unmeasured, newest }
+        Outcome { rows: events.rows, dead, alerts, decoded: counts, speculation, transformed, unmeasured, newest }
     }
 
     /// The partition has been silent for so long that nobody waits for it any more.
@@ -126,6 +131,11 @@ impl Flow {
     /// How much waits for [`Self::drain_windows`]: rows, and one more for each window.
     pub fn windows_waiting(&self) -> usize {
         self.windows.waiting()
+    }
+
+    /// What open windows and series hold, in bytes, estimated.
+    pub fn state_bytes(&self) -> u64 {
+        (self.windows.memory_bytes() + lock(&self.metrics).memory_bytes()) as u64
     }
 
     /// Records that came too late, by window, since the start.

@@ -5,13 +5,14 @@
 //! ended or the pipeline was told to stop.
 //!
 //! ```text
-//!  source tasks ──RawBatch──▶ flow (one task) ──rows──▶ storing (one thread) ──▶ archive
-//!   one each       RAW_QUEUE   decode transform   ARCHIVE_QUEUE     │
-//!                              metric window alert                  ▼ Receipt
-//!                                 └──AlertEvent──▶ notifying (one task per receiver, ALERT_QUEUE)
+//!  source tasks ──RawBatch──▶ decoding ──────▶ flow (one thread) ──rows──▶ storing (one thread) ──▶ archive
+//!   one each       RAW_QUEUE   (N threads, in   transform metric   ARCHIVE_QUEUE     │
+//!                               order)          window alert                         ▼ Receipt
+//!                                                 └──AlertEvent──▶ notifying (one task per receiver, ALERT_QUEUE)
 //! ```
 //!
-//! Every queue is bounded: a slow archive slows the flow, a slow flow slows the sources, and memory stays flat. This
+//! Every queue is bounded: a slow archive slows the flow, a slow flow slows the sources, and memory stays flat. What
+//! the stages hold together is measured against one budget (`memory`). This
 //! folder is the only owner of acknowledgement, checkpoints and shutdown: positions go into a seal with the rows that
 //! they cover, and nobody else says that something is stored.
 //!
@@ -19,13 +20,16 @@
 //! first, what they handed on is worked off and sealed, then the receivers get what waits for them.
 
 mod connect;
+mod decoding;
 mod flow;
+mod memory;
 mod notifying;
 mod progress;
 mod run;
 mod storing;
 
 pub use connect::{ConnectError, Connected};
+pub use decoding::Extent;
 pub use flow::{Flow, Outcome};
 pub use progress::{Progress, Totals};
 pub use run::{End, RunError};

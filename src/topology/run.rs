@@ -2,22 +2,27 @@
 
 use super::Surroundings;
 use super::connect::Connected;
+use super::decoding::{Decoding, Extent, Step};
 use super::flow::{Flow, Outcome, lock};
+use super::memory::{Charge, Memory, Stage};
 use super::notifying::Notifying;
 use super::progress::Progress;
 use super::storing::{Storing, Work};
-use crate::archive::ArchiveError;
+use crate::archive::{ArchiveError, Kind};
+use crate::decode::{self, Decoded};
 use crate::limits;
 use crate::record::alert::{AlertEvent, AlertStatus};
-use crate::record::raw::{PartitionId, RawBatch};
+use crate::record::raw::PartitionId;
 use crate::record::receipt::{Checkpoint, PartitionPosition, Receipt};
-use crate::source::{Feed, Outlet, PartitionName, Source, SourceError};
+use crate::source::{Outlet, PartitionName, Source, SourceError};
 use crate::time::Span;
 use crate::time::clock::Monotonic;
 use prometheus::IntCounterVec;
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -77,6 +82,11 @@ struct Partition {
 
 struct Runner {
     pipeline: String,
+    decode: decode::Plan,
+    threads: NonZeroUsize,
+    memory: Arc<Memory>,
+    /// The tables that are written; none without an archive.
+    tables: Vec<Kind>,
     flow: Flow,
     storing: Option<Storing>,
     notifying: Notifying,
@@ -96,13 +106,30 @@ impl Connected {
     /// # Errors
     /// The first source or archive failure; what could be stored until then is sealed.
     pub async fn run(self, stop: CancellationToken) -> Result<End, RunError> {
-        let Self { pipeline, flow, sources, archive, checkpoint, receivers, routes, surroundings, progress } = self;
-        let stop = stop.child_token();
+        let (runtime, stop) = (Handle::current(), stop.child_token());
+        // On a thread of its own, where a batch may take its time: neither HTTP nor receivers wait for it, and nothing is
+        // handed from thread to thread for each batch, as `block_in_place` would.
+        match tokio::task::spawn_blocking(move || runtime.block_on(self.drive(&runtime, stop))).await {
+            Ok(result) => result,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    async fn drive(self, runtime: &Handle, stop: CancellationToken) -> Result<End, RunError> {
+        // The runtime has a worker for each processor that the process may use, by affinity and by its control group.
+        let processors = NonZeroUsize::new(runtime.metrics().num_workers().min(limits::DECODE_THREADS));
+        let threads = self.threads.or(processors).unwrap_or(NonZeroUsize::MIN);
+        let Self { pipeline, decode, memory, tables, flow, .. } = self;
+        let Self { sources, archive, checkpoint, receivers, routes, surroundings, progress, .. } = self;
         let mut runner = Runner {
             notifying: Notifying::spawn(&pipeline, receivers, routes, &surroundings.telemetry, stop.clone()),
-            storing: archive.map(|(archive, flush)| Storing::spawn(archive, flush)),
+            storing: archive.map(|(archive, flush)| Storing::spawn(archive, flush, Arc::clone(&memory))),
             last_tick: surroundings.clock.monotonic(),
             pipeline,
+            decode,
+            threads,
+            memory,
+            tables,
             flow,
             surroundings,
             progress,
@@ -112,8 +139,8 @@ impl Connected {
             told: Told::default(),
             end: End::default(),
         };
-        let (mut tasks, feeds) = runner.spawn_sources(sources, &stop);
-        let failed = runner.work_off(feeds, &mut tasks, &stop).await;
+        let (mut tasks, steps) = runner.spawn_sources(sources, &stop);
+        let failed = runner.work_off(steps, &mut tasks, &stop).await;
         runner.finish(failed, stop.is_cancelled()).await
     }
 }
@@ -126,7 +153,7 @@ impl Runner {
         &mut self,
         sources: Vec<(String, Box<dyn Source>)>,
         stop: &CancellationToken,
-    ) -> (SourceTasks, mpsc::Receiver<Feed>) {
+    ) -> (SourceTasks, Decoding) {
         let mut ids = Vec::new();
         for (_, source) in &sources {
             let names = source.partitions();
@@ -143,13 +170,14 @@ impl Runner {
             let running = source.run(ids, outlet.clone());
             tasks.spawn(async move { running.await.map_err(|source| RunError::Source { name, source }) });
         }
-        (tasks, feeds)
+        let memory = Arc::clone(&self.memory);
+        (tasks, Decoding::start(&self.decode, self.threads, feeds, outlet.buffers(), memory))
     }
 
-    /// The loop: feeds first, then ticks. Ends when all sources have returned; returns the first failure.
+    /// The loop: steps first, then ticks. Ends when all sources have returned; returns the first failure.
     async fn work_off(
         &mut self,
-        mut feeds: mpsc::Receiver<Feed>,
+        mut steps: Decoding,
         tasks: &mut SourceTasks,
         stop: &CancellationToken,
     ) -> Option<RunError> {
@@ -159,11 +187,11 @@ impl Runner {
         loop {
             tokio::select! {
                 biased;
-                feed = feeds.recv() => match feed {
-                    Some(feed) => self.feed(feed).await,
+                step = steps.next() => match step {
+                    Some(step) => self.step(step).await,
                     None => break,
                 },
-                _ = ticks.tick() => self.tick(feeds.is_empty()).await,
+                _ = ticks.tick() => self.tick(&steps).await,
             }
             if self.storing.as_ref().is_some_and(Storing::has_failed) {
                 // Nothing can be stored any more. A source with nothing to hand on wouldn't notice that the queue is
@@ -182,10 +210,10 @@ impl Runner {
             }
             // The timer has no turn while feeds wait, and then counters have to be told all the same.
             if self.surroundings.clock.monotonic().since(self.last_tick) >= limits::TICK {
-                self.tick(feeds.is_empty()).await;
+                self.tick(&steps).await;
             }
         }
-        drop(feeds);
+        drop(steps);
         while let Some(result) = tasks.join_next().await {
             failed = failed.or(source_failure(result));
         }
@@ -196,7 +224,7 @@ impl Runner {
     async fn finish(mut self, failed: Option<RunError>, stopped: bool) -> Result<End, RunError> {
         let intact = self.storing.as_ref().is_none_or(|storing| !storing.has_failed());
         if failed.is_none() && !stopped && intact {
-            while let Some(alerts) = tokio::task::block_in_place(|| self.flow.finish_next()) {
+            while let Some(alerts) = self.flow.finish_next() {
                 self.alert(alerts).await;
                 if self.seal_is_due() {
                     self.seal().await;
@@ -226,11 +254,11 @@ impl Runner {
         self.partitions.push(Partition { name, silence: Span::ZERO, ended: false });
     }
 
-    async fn feed(&mut self, feed: Feed) {
-        match feed {
-            Feed::Opened { name, .. } => self.open(name),
-            Feed::Batch(raw) => self.batch(&raw).await,
-            Feed::Ended(partition) => {
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Opened(name) => self.open(name),
+            Step::Batch(extent, decoded, charge) => self.batch(extent, decoded, charge).await,
+            Step::Ended(partition) => {
                 self.partitions[partition.0].ended = true;
                 let alerts = self.flow.end(partition);
                 self.alert(alerts).await;
@@ -238,46 +266,54 @@ impl Runner {
         }
     }
 
-    async fn batch(&mut self, raw: &RawBatch) {
-        let Outcome { rows, dead, alerts, decoded, transformed, unmeasured, newest } =
-            tokio::task::block_in_place(|| self.flow.batch(raw));
-        let partition = &mut self.partitions[raw.partition.0];
+    async fn batch(&mut self, extent: Extent, decoded: Decoded, charge: Charge) {
+        let outcome = self.flow.decoded(extent, decoded);
+        let partition = &mut self.partitions[extent.partition.0];
         partition.silence = Span::ZERO;
         let name = partition.name.clone();
         self.checkpoint.set(PartitionPosition {
             source: name.source.to_string(),
             partition: name.partition.clone(),
             identity: name.identity.clone(),
-            position: raw.end,
+            position: extent.end,
         });
-        let counts = decoded.by_reason().into_iter().chain(dead.iter().map(|letter| (letter.reason.as_str(), 1)));
-        for (reason, count) in counts.chain([("transform_error", transformed.failed), ("metric_value", unmeasured)]) {
-            self.count_error(reason, count);
+        self.count(&name.source, extent, &outcome);
+        let Outcome { rows, dead, alerts, .. } = outcome;
+        if rows.num_rows() > 0 && self.tables.contains(&Kind::Data) {
+            self.store(Work::Rows(rows, charge)).await;
+        } else {
+            drop((rows, charge));
         }
-        self.end.filtered += transformed.dropped;
-        let telemetry = &self.surroundings.telemetry;
-        let labels = [self.pipeline.as_str(), &*name.source];
-        telemetry.source_records.with_label_values(&labels).inc_by(raw.records.len() as u64);
-        telemetry.source_bytes.with_label_values(&labels).inc_by(raw.bytes.len() as u64);
-        if transformed.dropped > 0 {
-            telemetry.dropped.with_label_values(&[self.pipeline.as_str(), "filter"]).inc_by(transformed.dropped);
-        }
-        if let Some(newest) = newest {
-            let lag = self.surroundings.clock.now() - newest;
-            telemetry.source_lag_seconds.with_label_values(&labels).set(lag.as_secs_f64().max(0.0));
-        }
-        let stored = raw.records.len() as u64 - dead.len() as u64;
-        self.progress.add(raw.records.len() as u64, raw.bytes.len() as u64, stored, dead.len() as u64);
-        if rows.num_rows() > 0 {
-            self.store(Work::Rows(rows)).await;
-        }
-        if !dead.is_empty() {
+        if !dead.is_empty() && self.tables.contains(&Kind::Dead) {
             self.store(Work::Dead(name, dead)).await;
         }
         if let Some(storing) = &mut self.storing {
             storing.touch(self.surroundings.clock.monotonic());
         }
         self.alert(alerts).await;
+    }
+
+    /// Counts what became of a batch.
+    fn count(&mut self, source: &str, extent: Extent, outcome: &Outcome) {
+        let Outcome { dead, decoded, transformed, unmeasured, newest, .. } = outcome;
+        let counts = decoded.by_reason().into_iter().chain(dead.iter().map(|letter| (letter.reason.as_str(), 1)));
+        for (reason, count) in counts.chain([("transform_error", transformed.failed), ("metric_value", *unmeasured)]) {
+            self.count_error(reason, count);
+        }
+        self.end.filtered += transformed.dropped;
+        let telemetry = &self.surroundings.telemetry;
+        let labels = [self.pipeline.as_str(), source];
+        telemetry.source_records.with_label_values(&labels).inc_by(extent.records);
+        telemetry.source_bytes.with_label_values(&labels).inc_by(extent.bytes);
+        if transformed.dropped > 0 {
+            telemetry.dropped.with_label_values(&[self.pipeline.as_str(), "filter"]).inc_by(transformed.dropped);
+        }
+        if let Some(newest) = newest {
+            let lag = self.surroundings.clock.now() - *newest;
+            telemetry.source_lag_seconds.with_label_values(&labels).set(lag.as_secs_f64().max(0.0));
+        }
+        let dead = dead.len() as u64;
+        self.progress.add(extent.records, extent.bytes, extent.records - dead, dead);
     }
 
     fn count_error(&mut self, reason: &'static str, count: u64) {
@@ -296,7 +332,9 @@ impl Runner {
         self.end.fired += fired;
         self.end.resolved += events.len() as u64 - fired;
         self.notifying.send(&events).await;
-        self.store(Work::Alerts(events)).await;
+        if self.tables.contains(&Kind::Alerts) {
+            self.store(Work::Alerts(events)).await;
+        }
     }
 
     async fn store(&mut self, work: Work) {
@@ -307,8 +345,9 @@ impl Runner {
         }
     }
 
-    /// Idle partitions, receipts and gauges. `waiting` tells that no feed waits: only then silence is silence.
-    async fn tick(&mut self, waiting: bool) {
+    /// Idle partitions, receipts and gauges.
+    async fn tick(&mut self, steps: &Decoding) {
+        let waiting = steps.is_quiet();
         let now = self.surroundings.clock.monotonic();
         let passed = now.since(self.last_tick).min(Span::from_micros(2 * limits::TICK.micros()));
         self.last_tick = now;
@@ -323,12 +362,15 @@ impl Runner {
         }
         self.alert(alerts).await;
         self.take_receipts();
+        self.memory.set(Stage::State, self.flow.state_bytes());
         self.measure();
+        self.measure_memory(steps.queued_bytes());
     }
 
     fn seal_is_due(&self) -> bool {
         let now = self.surroundings.clock.monotonic();
-        let full = self.flow.windows_waiting() >= limits::WINDOW_ROWS_WAITING;
+        let most = limits::WINDOW_ROWS_WAITING.min((self.memory.budget() / limits::MEMORY_PER_WINDOW_ROW) as usize);
+        let full = self.flow.windows_waiting() >= most;
         self.storing.as_ref().map_or(full, |storing| full || storing.seal_is_due(now))
     }
 
@@ -338,13 +380,12 @@ impl Runner {
             drop(self.flow.drain_windows());
             return;
         }
+        let mut windows = self.flow.drain_windows();
+        if !self.tables.contains(&Kind::Windows) {
+            windows.clear();
+        }
         let (receipt, receiver) = oneshot::channel();
-        let work = Work::Seal {
-            checkpoint: self.checkpoint.clone(),
-            watermark: self.flow.now(),
-            windows: self.flow.drain_windows(),
-            receipt,
-        };
+        let work = Work::Seal { checkpoint: self.checkpoint.clone(), watermark: self.flow.now(), windows, receipt };
         self.receipts.push(receiver);
         self.store(work).await;
     }
@@ -371,6 +412,18 @@ impl Runner {
             Err(oneshot::error::TryRecvError::Empty) => true,
             Err(oneshot::error::TryRecvError::Closed) => false,
         });
+    }
+
+    /// Gauges and counters of the memory budget. What waits in the queue counts with what is being decoded.
+    fn measure_memory(&mut self, queued_bytes: u64) {
+        let (telemetry, pipeline) = (&self.surroundings.telemetry, self.pipeline.as_str());
+        telemetry.memory_budget_bytes.with_label_values(&[pipeline]).set(self.memory.budget() as i64);
+        for stage in Stage::ALL {
+            let queued = if stage == Stage::Raw { queued_bytes } else { 0 };
+            let held = self.memory.held(stage) + queued;
+            telemetry.memory_bytes.with_label_values(&[pipeline, stage.as_str()]).set(held as i64);
+        }
+        self.told.raise("early", &telemetry.early_flushes, [pipeline, "row_group"], self.memory.early_flushes());
     }
 
     fn measure(&mut self) {

@@ -1,5 +1,6 @@
 //! The thread that owns the archive, and the schedule of its seals.
 
+use super::memory::{Charge, Memory, Stage};
 use crate::archive::{Archive, ArchiveError, FlushConfig};
 use crate::limits;
 use crate::record::alert::AlertEvent;
@@ -17,7 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 /// What the flow asks of the archive, in order.
 #[derive(Debug)]
 pub(super) enum Work {
-    Rows(RecordBatch),
+    /// Rows, which count as held until they are encoded.
+    Rows(RecordBatch, Charge),
     /// Dead letters of one partition.
     Dead(PartitionName, Vec<DeadLetter>),
     Alerts(Vec<AlertEvent>),
@@ -69,18 +71,18 @@ impl Schedule {
 
 impl Storing {
     /// Starts the thread.
-    pub(super) fn spawn(archive: Archive, flush: FlushConfig) -> Self {
+    pub(super) fn spawn(archive: Archive, flush: FlushConfig, memory: Arc<Memory>) -> Self {
         let (work, queue) = mpsc::channel(limits::ARCHIVE_QUEUE);
         let published = Arc::new(Published::default());
         let told = Arc::clone(&published);
-        let thread = tokio::task::spawn_blocking(move || serve(archive, queue, &told));
+        let thread = tokio::task::spawn_blocking(move || serve(archive, queue, &told, &memory));
         Self { work, thread, published, schedule: Schedule { flush, rows: 0, first_unsealed: None, asked: 0 } }
     }
 
     /// Hands work on, waiting while the archive is behind. False when the archive has failed; [`Self::end`] says why.
     pub(super) async fn send(&mut self, work: Work, now: Monotonic) -> bool {
         match &work {
-            Work::Rows(rows) => self.schedule.rows += rows.num_rows() as u64,
+            Work::Rows(rows, _) => self.schedule.rows += rows.num_rows() as u64,
             Work::Dead(_, letters) => self.schedule.rows += letters.len() as u64,
             Work::Alerts(_) => {}
             Work::Seal { .. } => {
@@ -119,11 +121,19 @@ impl Storing {
     }
 }
 
-fn serve(mut archive: Archive, mut queue: mpsc::Receiver<Work>, told: &Published) -> Result<(), ArchiveError> {
+fn serve(
+    mut archive: Archive,
+    mut queue: mpsc::Receiver<Work>,
+    told: &Published,
+    memory: &Memory,
+) -> Result<(), ArchiveError> {
     while let Some(work) = queue.blocking_recv() {
         let seals = u64::from(matches!(work, Work::Seal { .. }));
         match work {
-            Work::Rows(rows) => archive.write_events(&rows)?,
+            Work::Rows(rows, charge) => {
+                archive.write_events(&rows)?;
+                drop((rows, charge));
+            }
             Work::Dead(name, letters) => archive.write_dead(&letters, |_| (&name.source, &name.partition))?,
             Work::Alerts(events) => archive.write_alerts(&events)?,
             Work::Seal { checkpoint, watermark, windows, receipt } => {
@@ -133,10 +143,25 @@ fn serve(mut archive: Archive, mut queue: mpsc::Receiver<Work>, told: &Published
                 let _ = receipt.send(sealed);
             }
         }
+        relieve(&mut archive, memory)?;
         told.staged_bytes.store(archive.staged_bytes(), Ordering::Relaxed);
         // Behind the bytes: who sees the seal done sees what it has left.
         told.sealed.fetch_add(seals, Ordering::Release);
     }
+    Ok(())
+}
+
+/// Closes row groups early where the archive holds more than its share, down to three quarters of it.
+fn relieve(archive: &mut Archive, memory: &Memory) -> Result<(), ArchiveError> {
+    let share = memory.archive_share();
+    let mut held = archive.memory_bytes();
+    if held > share {
+        let flushes = archive.relieve(share / 4 * 3)?;
+        memory.count_early_flushes(flushes);
+        held = archive.memory_bytes();
+        tracing::debug!(share_bytes = share, held_bytes = held, flushes, "row groups closed early, memory is short");
+    }
+    memory.set(Stage::Archive, held);
     Ok(())
 }
 

@@ -33,6 +33,10 @@ impl Transform for Filter {
         counts.dropped += dropped as u64;
         batch.filter(&mask).expect("a mask has one value a row")
     }
+
+    fn reads(&self) -> Vec<&str> {
+        self.condition.columns().iter().map(String::as_str).collect()
+    }
 }
 
 /// `mask` with true for the rows `failed`, which are ascending.

@@ -32,6 +32,12 @@ pub const FIXED: [&str; 4] = ["ts", "ts_source", "ingest_ts", "attributes"];
 pub trait Transform: Send + Sync + std::fmt::Debug {
     /// Applies the step to a batch of the schema that it was built against, and adds to `counts`.
     fn apply(&self, batch: EventBatch, counts: &mut TransformCounts) -> EventBatch;
+
+    /// The columns from whose values others are computed or rows are chosen. A step that only changes or removes a column
+    /// reads nothing: whether the column is needed is up to those behind it.
+    fn reads(&self) -> Vec<&str> {
+        Vec::new()
+    }
 }
 
 /// What a step did that must not stay unsaid.

@@ -155,6 +155,10 @@ fn sql_type(kind: ColumnType) -> &'static str {
 }
 
 impl Transform for Set {
+    fn reads(&self) -> Vec<&str> {
+        self.steps.iter().flat_map(|step| step.expression.columns()).map(String::as_str).collect()
+    }
+
     fn apply(&self, batch: EventBatch, counts: &mut TransformCounts) -> EventBatch {
         let length = batch.rows.num_rows();
         let mut columns = batch.rows.columns().to_vec();

@@ -24,6 +24,9 @@ const FARTHEST: i64 = 1 << 61;
 /// A watermark behind which everything is closed.
 const THE_END: i64 = 1 << 62;
 
+/// What a state takes besides itself, in bytes: its place in the pane's table, its box, its share of the group's key.
+const STATE_OVERHEAD: usize = 64;
+
 type Pane = HashMap<u32, Box<[State]>, RandomState>;
 
 /// How much one definition may hold.
@@ -56,6 +59,13 @@ pub(super) struct Definition {
 }
 
 impl Definition {
+    /// What the open panes hold, in bytes, estimated: what lies on the heap behind a state (quantiles, distinct values)
+    /// is not looked at.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let state = STATE_OVERHEAD + self.plan.slots.len() * std::mem::size_of::<State>();
+        self.groups.held() * state
+    }
+
     pub(super) fn new(plan: Plan, caps: Caps) -> Self {
         let fields = plan.inner.fields()[..plan.groups.len()].iter();
         let converter = RowConverter::new(fields.map(|f| SortField::new(f.data_type().clone())).collect())

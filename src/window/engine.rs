@@ -66,6 +66,11 @@ impl Windows {
         self.definitions.iter().map(Definition::waiting).sum()
     }
 
+    /// What the open windows hold, in bytes, estimated.
+    pub fn memory_bytes(&self) -> usize {
+        self.definitions.iter().map(Definition::memory_bytes).sum()
+    }
+
     /// Late records so far, by window name: those that missed at least one window that they belong to.
     pub fn late_counts(&self) -> Vec<(Arc<str>, u64)> {
         self.counts(|definition| definition.late_total)

@@ -54,6 +54,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The columns that it reads; some may stand there more than once.
+    pub fn reads(&self) -> impl Iterator<Item = &str> {
+        let slots = self.slots.iter().flat_map(|slot| slot.argument.iter().map(|(sql, _)| sql).chain(&slot.filter));
+        let expressions = slots.chain(&self.condition).flat_map(Expression::columns);
+        expressions.chain(&self.group_names).map(String::as_str)
+    }
+
     /// What the rows of this window look like.
     pub fn schema(&self) -> WindowSchema {
         WindowSchema { window: self.name.clone(), group_by: self.group_names.clone(), arrow: self.schema.clone() }

@@ -12,5 +12,6 @@ mod house;
 mod layering;
 mod commands;
 mod real_input;
+mod sharing;
 mod failures;
 mod demo;
