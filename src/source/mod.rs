@@ -3,7 +3,7 @@
 //! A source is connected (I/O, but nothing runs yet), says which partitions it has and then runs as one task until its
 //! input ends or it is told to stop. It hands batches to an [`Outlet`], whose queue is bounded: when the pipeline is
 //! slow, the source waits there. A source never acknowledges anything by itself; it is told what is stored, as a
-//! [`Checkpoint`] at the next start.
+//! [`Checkpoint`]: while it runs by [`Outlet::sealed`], and at the next start.
 //!
 //! The order of a source's [`Feed`]s per partition is: `Opened` (only for those that were not known when it was
 //! connected), any number of `Batch`es whose positions only grow, at most one `Ended`. Told to stop, a source finishes

@@ -3,11 +3,12 @@
 use super::{Feed, PartitionName};
 use crate::limits;
 use crate::record::raw::PartitionId;
+use crate::record::receipt::Checkpoint;
 use crate::time::Span;
 use crate::time::clock::Clock;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// The pipeline takes no more; the source returns as if it had been stopped.
@@ -47,6 +48,7 @@ pub struct Outlet {
     stop: CancellationToken,
     clock: Arc<dyn Clock>,
     buffers: Buffers,
+    seals: Arc<watch::Sender<Checkpoint>>,
 }
 
 impl Outlet {
@@ -59,7 +61,20 @@ impl Outlet {
         clock: Arc<dyn Clock>,
     ) -> (Self, mpsc::Receiver<Feed>) {
         let (feeds, receiver) = mpsc::channel(capacity);
-        (Self { feeds, next: Arc::new(Mutex::new(partitions)), stop, clock, buffers: Buffers::default() }, receiver)
+        let (next, buffers) = (Arc::new(Mutex::new(partitions)), Buffers::default());
+        let seals = Arc::new(watch::Sender::new(Checkpoint::default()));
+        (Self { feeds, next, stop, clock, buffers, seals }, receiver)
+    }
+
+    /// Where the pipeline tells what is sealed; it keeps this and not the outlet, whose end is the end of all feeds.
+    pub fn seals(&self) -> Arc<watch::Sender<Checkpoint>> {
+        Arc::clone(&self.seals)
+    }
+
+    /// What was sealed in this run, always the newest: only now may a broker be told that records have arrived. Empty
+    /// until the first seal, and for ever where there is no archive.
+    pub fn sealed(&self) -> watch::Receiver<Checkpoint> {
+        self.seals.subscribe()
     }
 
     /// Hands `feed` on, waiting while the queue is full.

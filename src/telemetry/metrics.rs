@@ -17,6 +17,10 @@ pub struct SelfMetrics {
     pub source_bytes: IntCounterVec,
     /// Time between the newest event and now, in seconds, by pipeline and source.
     pub source_lag_seconds: GaugeVec,
+    /// Records by pipeline and the way they were decoded: by a learned `layout`, or the `strict` way.
+    pub decode_records: IntCounterVec,
+    /// Layouts by pipeline and event: `learned`, or all of them `forgotten` for being too many.
+    pub decode_layouts: IntCounterVec,
     /// Records or fields that decoding found wrong, by pipeline and reason.
     pub decode_errors: IntCounterVec,
     /// Records that a rule took out, by pipeline and reason.
@@ -70,6 +74,16 @@ impl SelfMetrics {
                 "headrig_source_lag_seconds",
                 "Time between the newest event and now",
                 &["pipeline", "source"],
+            ),
+            decode_records: counter(
+                "headrig_decode_records_total",
+                "Records by the way they were decoded: by a learned layout or strictly",
+                &["pipeline", "way"],
+            ),
+            decode_layouts: counter(
+                "headrig_decode_layouts_total",
+                "Layouts of records that were learned, and times that all were forgotten",
+                &["pipeline", "event"],
             ),
             decode_errors: counter(
                 "headrig_decode_errors_total",

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -95,6 +95,8 @@ struct Runner {
     partitions: Vec<Partition>,
     checkpoint: Checkpoint,
     receipts: Vec<oneshot::Receiver<Receipt>>,
+    /// Tells the sources what is sealed, once they run.
+    seals: Option<Arc<watch::Sender<Checkpoint>>>,
     last_tick: Monotonic,
     told: Told,
     end: End,
@@ -136,6 +138,7 @@ impl Connected {
             partitions: Vec::new(),
             checkpoint,
             receipts: Vec::new(),
+            seals: None,
             told: Told::default(),
             end: End::default(),
         };
@@ -165,6 +168,7 @@ impl Runner {
         }
         let clock = Arc::clone(&self.surroundings.clock);
         let (outlet, feeds) = Outlet::channel(limits::RAW_QUEUE, self.partitions.len(), stop.clone(), clock);
+        self.seals = Some(outlet.seals());
         let mut tasks = JoinSet::new();
         for ((name, source), ids) in sources.into_iter().zip(ids) {
             let running = source.run(ids, outlet.clone());
@@ -295,7 +299,7 @@ impl Runner {
 
     /// Counts what became of a batch.
     fn count(&mut self, source: &str, extent: Extent, outcome: &Outcome) {
-        let Outcome { dead, decoded, transformed, unmeasured, newest, .. } = outcome;
+        let Outcome { dead, decoded, speculation, transformed, unmeasured, newest, .. } = outcome;
         let counts = decoded.by_reason().into_iter().chain(dead.iter().map(|letter| (letter.reason.as_str(), 1)));
         for (reason, count) in counts.chain([("transform_error", transformed.failed), ("metric_value", *unmeasured)]) {
             self.count_error(reason, count);
@@ -305,6 +309,12 @@ impl Runner {
         let labels = [self.pipeline.as_str(), source];
         telemetry.source_records.with_label_values(&labels).inc_by(extent.records);
         telemetry.source_bytes.with_label_values(&labels).inc_by(extent.bytes);
+        for (way, count) in [("layout", speculation.hits), ("strict", extent.records - speculation.hits)] {
+            telemetry.decode_records.with_label_values(&[self.pipeline.as_str(), way]).inc_by(count);
+        }
+        for (event, count) in [("learned", speculation.learned), ("forgotten", speculation.forgotten)] {
+            telemetry.decode_layouts.with_label_values(&[self.pipeline.as_str(), event]).inc_by(count);
+        }
         if transformed.dropped > 0 {
             telemetry.dropped.with_label_values(&[self.pipeline.as_str(), "filter"]).inc_by(transformed.dropped);
         }
@@ -407,6 +417,9 @@ impl Runner {
                 end.sealed_rows += receipt.rows;
                 end.sealed_files += receipt.files;
                 end.sealed_bytes += receipt.bytes;
+                if let Some(seals) = &self.seals {
+                    seals.send_replace(receipt.checkpoint);
+                }
                 false
             }
             Err(oneshot::error::TryRecvError::Empty) => true,
