@@ -75,14 +75,10 @@ impl SelfMetrics {
                 "Time between the newest event and now",
                 &["pipeline", "source"],
             ),
-            decode_records: counter(
-                "headrig_decode_records_total",
-                "Records by the way they were decoded: by a learned layout or strictly",
-                &["pipeline", "way"],
-            ),
+            decode_records: counter("headrig_decode_records_total", "Records by way of decoding", &["pipeline", "way"]),
             decode_layouts: counter(
                 "headrig_decode_layouts_total",
-                "Layouts of records that were learned, and times that all were forgotten",
+                "Layouts learned or forgotten",
                 &["pipeline", "event"],
             ),
             decode_errors: counter(

@@ -35,7 +35,7 @@ alerts:
     on: route_10s
     when: errors > 20 and errors * 10 > requests
     for: 4s
-archive: { url: ARCHIVE, flush: { rows: 20000 } }
+archive: { url: ARCHIVE }
 server: { listen: \"${HEADRIG_LISTEN}\" }
 ";
 
@@ -57,6 +57,24 @@ fn input(folder: &Path, events: u32) {
         file.write_all(b"no envelope\n").unwrap();
     }
 }
+
+/// Texts that hardly compress, 25 MB of them even then, so that a row group of them outgrows a small budget.
+fn noise(folder: &Path) {
+    let mut file = File::create(folder.join("noise.ndjson")).unwrap();
+    let mut state = 1_u64;
+    for second in 0..6_000 {
+        let mut line = format!(r#"{{"timestamp":"2026-01-01T00:{:02}:{:02}Z","message":""#, second / 100, second % 60);
+        line.extend((0..5_000).map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'0' + (state >> 58) as u8 % 43)
+        }));
+        line.push_str("\"}\n");
+        file.write_all(line.as_bytes()).unwrap();
+    }
+}
+
+/// Several seals.
+const SEALS: &str = ", flush: { rows: 20000 }";
 
 /// Runs `YAML` with `limits` and with what `archive` has more; returns the alerts and the log.
 fn run(folder: &Path, name: &str, limits: &str, archive: &str) -> (String, String) {
@@ -96,11 +114,11 @@ fn rows(folder: &Path) -> (BTreeMap<String, RecordBatch>, usize) {
 fn results_do_not_depend_on_the_number_of_threads() {
     let folder = temporary();
     input(folder.path(), 60_000);
-    let (alerts, _) = run(folder.path(), "one", "{ threads: 1 }", "");
+    let (alerts, _) = run(folder.path(), "one", "{ threads: 1 }", SEALS);
     assert!(alerts.lines().count() >= 2, "the incident fires and is resolved: {alerts}");
     for threads in [2, 4] {
         let name = threads.to_string();
-        let (others, _) = run(folder.path(), &name, &format!("{{ threads: {threads} }}"), "");
+        let (others, _) = run(folder.path(), &name, &format!("{{ threads: {threads} }}"), SEALS);
         assert_eq!(alerts, others, "{threads} threads");
         for table in ["data", "dead", "windows", "alerts"] {
             let (expected, _) = rows(&folder.path().join("one").join(table));
@@ -122,7 +140,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
 fn a_small_budget_closes_row_groups_early_and_changes_no_result() {
     let folder = temporary();
     input(folder.path(), 60_000);
-    // Many files at a time, so that their row groups are more than the budget.
+    noise(folder.path());
     let by_path = ", partition_by: [date, path]";
     let (alerts, _) = run(folder.path(), "roomy", "{ memory: 1GB, threads: 2 }", by_path);
     let (tight_alerts, _) = run(folder.path(), "tight", "{ memory: 16MB, threads: 2 }", by_path);
