@@ -1,9 +1,17 @@
 //! Decoding: raw records → Arrow batches by the schema, or dead letters. Pure; the hot path of headrig.
 //!
-//! The way of a record: [`Decoder`] copies it into a parser's buffer, simd-json turns the envelope into a tape
-//! (`tape`), `envelope` takes it apart, the message inside goes the same way, `fields` finds the column of each key and
-//! `row` appends the values. Nothing is allocated per record but what the columns themselves need; nothing is thrown
-//! away: a value that fits no column ends in `attributes`, a record that is no row ends as a dead letter.
+//! A record has two ways to become a row:
+//!
+//! - **strict**, and what all else is held to: [`Decoder`] copies it into a parser's buffer, simd-json turns the envelope
+//!   into a tape (`tape`), `envelope` takes it apart, the message inside goes the same way, `fields` finds the column of
+//!   each key and `row` appends the values;
+//! - **by layout** (`speculate`): from records that went the strict way `learn` takes the bytes between the values,
+//!   `assign` finds out once which value goes where, and `layout` keeps both. A later record whose bytes are the same but
+//!   for the values is compared with them, and `cut` takes the values out, with `index` telling where texts end. On any
+//!   doubt it goes the strict way instead, so nobody can tell by a row which way it went.
+//!
+//! Nothing is allocated per record but what the columns themselves need; nothing is thrown away: a value that fits no
+//! column ends in `attributes`, a record that is no row ends as a dead letter.
 
 mod assign;
 mod columns;
