@@ -9,6 +9,7 @@
 mod harness;
 mod house;
 mod layering;
+mod differential;
 mod commands;
 mod real_input;
 mod failures;
