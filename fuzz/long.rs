@@ -5,6 +5,7 @@
 #[path = "differential.rs"]
 mod differential;
 #[path = "lines.rs"]
+#[expect(dead_code, reason = "choices from bytes are for the tests")]
 mod lines;
 #[path = "rounds.rs"]
 mod rounds;
