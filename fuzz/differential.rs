@@ -1,6 +1,6 @@
 //! Holds the speculating decoder to the strict one: plans, batches, and the comparison of all that a decoder returns.
 //!
-//! Only headrig's public interface is used, so that the tests (`tests/it/differential.rs`), the long run
+//! Only headrig's public interface is used, so that the tests (`tests/it/speculation.rs`), the long run
 //! (`fuzz/long.rs`) and the fuzz target (`fuzz/fuzz_targets/decode.rs`) share this file by `#[path]`.
 
 use arrow::array::RecordBatch;

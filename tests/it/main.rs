@@ -9,7 +9,7 @@
 mod harness;
 mod house;
 mod layering;
-mod differential;
+mod speculation;
 mod commands;
 mod real_input;
 mod failures;
