@@ -52,6 +52,9 @@ if [ $# -eq 0 ]; then
   say "instructions of decoding, against benches/instructions.baseline"
   benches/instructions.sh
 
+  say "the fuzz target builds and takes its corpus"
+  fuzz/run.sh
+
   say "lints"
   # Clippy's artefacts are not rustc's: its first run checks the dependencies once more, without compiling them.
   cargo clippy --release --locked --all-targets -- -D warnings

@@ -60,8 +60,12 @@ struct Thrift {
 /// A lesson costs about what ten records cost on the strict way, and a hit saves most of one.
 const HITS_PER_LESSON: u32 = 16;
 const MOST_CREDIT: u32 = 256 * HITS_PER_LESSON;
-/// Without credit, one miss of so many is learned from all the same: input may change for the better.
-const MISSES_PER_TRIAL: u32 = 64;
+/// What a decoder begins with. Programs have tens of layouts; where nothing repeats, this is spent for nothing.
+const FIRST_CREDIT: u32 = 128 * HITS_PER_LESSON;
+/// Without credit, one record of so many is learned from all the same if it missed: input may change for the better.
+const RECORDS_PER_TRIAL: u32 = 64;
+/// The same while asleep, when the input has shown that it is not worth much.
+const RECORDS_PER_TRIAL_ASLEEP: u32 = 256;
 /// Records that are tried before it is judged whether to go on.
 const ROUND: u32 = 256;
 /// Of a round's records one of so many has to hit.
@@ -69,7 +73,7 @@ const WORTHWHILE: u32 = 8;
 const NAP: u32 = 16;
 
 impl Thrift {
-    const NEW: Self = Self { credit: MOST_CREDIT, tried: 0, hits: 0, asleep: false, count: 0, last: None };
+    const NEW: Self = Self { credit: FIRST_CREDIT, tried: 0, hits: 0, asleep: false, count: 0, last: None };
 
     #[inline]
     fn shall_try(&mut self) -> bool {
@@ -95,7 +99,7 @@ impl Thrift {
 
     /// Whether to learn from a record that missed. One that wasn't tried may be known already.
     fn shall_learn(&mut self) -> bool {
-        let trial = self.count.is_multiple_of(MISSES_PER_TRIAL);
+        let trial = self.count.is_multiple_of(if self.asleep { RECORDS_PER_TRIAL_ASLEEP } else { RECORDS_PER_TRIAL });
         if self.last != Some(false) || (self.credit < HITS_PER_LESSON && !trial) {
             return false;
         }

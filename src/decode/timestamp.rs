@@ -189,7 +189,7 @@ fn read_utc(text: &[u8]) -> Option<i64> {
     }
     let micros = fraction_utc(text)?;
     let seconds = days_from_civil(year, month, day) * 86_400 + i64::from(hour * 3_600 + minute * 60 + second);
-    Some(seconds * 1_000_000 + i64::from(micros))
+    Some(seconds * 1_000_000 + micros)
 }
 
 /// The microseconds of a fraction of three, six or nine digits from the 20th byte on, with a zone of UTC behind them.

@@ -10,6 +10,7 @@ mod harness;
 mod hex;
 mod house;
 mod layering;
+mod speculation;
 mod commands;
 mod real_input;
 mod sharing;
