@@ -54,7 +54,10 @@ fn main() -> ExitCode {
 fn inside(input: &str) -> ExitCode {
     let raw = batches(&lines(input));
     let plan = config::load("instructions.yaml", PIPELINE, &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into()));
-    let mut decoder = Decoder::new(&plan.unwrap().decode);
+    let mut plan = plan.unwrap().decode;
+    // Without an archive nobody reads most columns; here all are counted.
+    plan.needed.fill(true);
+    let mut decoder = Decoder::new(&plan);
     let warm: usize = raw.iter().map(|batch| decoder.decode(batch).rows.num_rows()).sum();
     let rows = measured(&mut decoder, &raw);
     assert_eq!(rows, warm, "a second pass gives the same");

@@ -77,7 +77,9 @@ fn plan(&(envelope, format, schema, rest): &(&str, &str, &str, &str)) -> Plan {
         "pipeline: fuzz\nsources: {{ s: {{ type: stdin }} }}\n\
          decode: {{ envelope: {envelope}, format: {format}, schema: {name}{rest} }}\n"
     );
-    config::load("fuzz.yaml", &yaml, &|_| None, &|_| Ok(text.clone())).expect("the plan is right").decode
+    let plan = config::load("fuzz.yaml", &yaml, &|_| None, &|_| Ok(text.clone())).expect("the plan is right").decode;
+    // Without an archive nobody reads most columns; here all are compared.
+    Plan { needed: vec![true; plan.needed.len()], ..plan }
 }
 
 /// What stands between the records of a batch, and what was known of its time.

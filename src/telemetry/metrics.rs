@@ -75,12 +75,8 @@ impl SelfMetrics {
                 "Time between the newest event and now",
                 &["pipeline", "source"],
             ),
-            decode_records: counter("headrig_decode_records_total", "Records by way of decoding", &["pipeline", "way"]),
-            decode_layouts: counter(
-                "headrig_decode_layouts_total",
-                "Layouts learned or forgotten",
-                &["pipeline", "event"],
-            ),
+            decode_records: counter("headrig_decode_records_total", "Records decoded by way", &["pipeline", "way"]),
+            decode_layouts: counter("headrig_decode_layouts_total", "Layouts by event", &["pipeline", "event"]),
             decode_errors: counter(
                 "headrig_decode_errors_total",
                 "Records or fields that decoding found wrong",
