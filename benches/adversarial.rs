@@ -137,7 +137,7 @@ fn plan(envelope: bool) -> Plan {
     let plan =
         config::load("bench.yaml", &yaml, &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap().decode;
     // Without an archive nobody reads most columns; here all are measured.
-    decode::Plan { needed: vec![true; plan.needed.len()], ..plan }
+    Plan { needed: vec![true; plan.needed.len()], ..plan }
 }
 
 /// Nanoseconds that this thread was on a CPU.
