@@ -21,6 +21,7 @@ use prometheus::IntCounterVec;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -97,6 +98,8 @@ struct Runner {
     receipts: Vec<oneshot::Receiver<Receipt>>,
     /// Tells the sources what is sealed, once they run.
     seals: Option<Arc<watch::Sender<Checkpoint>>>,
+    /// Records without a value that the sources have passed over.
+    tombstones: Arc<AtomicU64>,
     last_tick: Monotonic,
     told: Told,
     end: End,
@@ -139,6 +142,7 @@ impl Connected {
             checkpoint,
             receipts: Vec::new(),
             seals: None,
+            tombstones: Arc::default(),
             told: Told::default(),
             end: End::default(),
         };
@@ -169,6 +173,7 @@ impl Runner {
         let clock = Arc::clone(&self.surroundings.clock);
         let (outlet, feeds) = Outlet::channel(limits::RAW_QUEUE, self.partitions.len(), stop.clone(), clock);
         self.seals = Some(outlet.seals());
+        self.tombstones = outlet.tombstones();
         let mut tasks = JoinSet::new();
         for ((name, source), ids) in sources.into_iter().zip(ids) {
             let running = source.run(ids, outlet.clone());
@@ -453,9 +458,11 @@ impl Runner {
         for (window, late) in self.flow.late_counts() {
             told.raise("late", &telemetry.window_late, [pipeline, &window], late);
         }
-        for (reason, total) in
-            [("window_groups", self.flow.window_overflow()), ("alert_groups", self.flow.alert_overflow())]
-        {
+        for (reason, total) in [
+            ("tombstone", self.tombstones.load(Ordering::Relaxed)),
+            ("window_groups", self.flow.window_overflow()),
+            ("alert_groups", self.flow.alert_overflow()),
+        ] {
             told.raise("dropped", &telemetry.dropped, [pipeline, reason], total);
         }
         for (reason, total) in
