@@ -34,7 +34,8 @@ struct Real {
 
 enum Cluster {
     Real(Real),
-    Mock(MockCluster<'static, DefaultProducerContext>),
+    /// The address of mock brokers, which live on a thread of their own as they may not be moved.
+    Mock(String),
 }
 
 // A mutex and not a `OnceLock`: restarts must not meet another test.
@@ -68,12 +69,26 @@ impl Real {
     }
 }
 
+/// Starts librdkafka's mock brokers with the topics of the tests that they can do.
+fn mock_brokers() -> String {
+    let (told, address) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("kills", 6, 1).unwrap();
+        told.send(cluster.bootstrap_servers()).unwrap();
+        loop {
+            std::thread::park();
+        }
+    });
+    address.recv().unwrap()
+}
+
 impl Broker {
     fn any() -> Self {
         let mut cluster = CLUSTER.lock().unwrap_or_else(PoisonError::into_inner);
         if cluster.is_none() {
             let mock = std::env::var("HEADRIG_KAFKA").is_ok_and(|kind| kind == "mock");
-            *cluster = Some(if mock { Cluster::Mock(MockCluster::new(1).unwrap()) } else { Cluster::Real(Real::start()) });
+            *cluster = Some(if mock { Cluster::Mock(mock_brokers()) } else { Cluster::Real(Real::start()) });
         }
         Self(cluster)
     }
@@ -97,7 +112,7 @@ impl Broker {
     fn address(&self, listener: &str) -> String {
         match self.0.as_ref().unwrap() {
             Cluster::Real(real) => real.addresses[listener].clone(),
-            Cluster::Mock(mock) => mock.bootstrap_servers(),
+            Cluster::Mock(address) => address.clone(),
         }
     }
 
@@ -117,8 +132,7 @@ impl Broker {
     }
 
     fn create(&self, topic: &str, partitions: i32) {
-        if let Some(Cluster::Mock(mock)) = &*self.0 {
-            mock.create_topic(topic, partitions, 1).unwrap();
+        if matches!(*self.0, Some(Cluster::Mock(_))) {
             return;
         }
         self.admin(async |admin| {
