@@ -53,7 +53,9 @@ impl BrokerError {
     /// What to do about it.
     pub fn hint(&self) -> String {
         let text = match self {
-            Self::Settings { .. } => "see `brokers`, `sasl` and `tls` of the source; paths are relative to the working directory",
+            Self::Settings { .. } => {
+                "see `brokers`, `sasl` and `tls` of the source; paths are relative to the working directory"
+            }
             Self::Unreachable { .. } => {
                 "see that host and port are right, that a broker runs there, and whether it wants `tls` or `sasl`"
             }
@@ -119,6 +121,10 @@ impl Desk {
     /// Where to begin with a partition.
     pub(super) fn offset(&self, key: &Key) -> Offset {
         self.position(key).map_or(Offset::Beginning, |position| Offset::Offset(position as i64))
+    }
+
+    fn trouble(&self) -> Option<(RDKafkaErrorCode, String)> {
+        lock(&self.trouble).clone()
     }
 
     fn take_trouble(&self) -> Option<(RDKafkaErrorCode, String)> {
@@ -272,12 +278,15 @@ pub(super) fn partitions(
         let mut last = "it doesn't answer".to_owned();
         let answer = client.fetch_metadata(Some(topic), TRY);
         match &answer {
-            Ok(metadata) => match metadata.topics().first().and_then(|topic| topic.error()).map(RDKafkaErrorCode::from) {
+            Ok(metadata) => match metadata.topics().first().and_then(|topic| topic.error()).map(RDKafkaErrorCode::from)
+            {
                 None => {
                     let known = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id());
                     let mut known: Vec<i32> = known.collect();
                     known.sort_unstable();
                     if !known.is_empty() {
+                        // What failed on the way, with another broker say, is over.
+                        client.context().take_trouble();
                         return Ok(known);
                     }
                 }
@@ -296,7 +305,8 @@ pub(super) fn partitions(
             let _ = client.poll(Duration::ZERO);
         }
         let late = clock.monotonic().since(started) >= limits::KAFKA_CONNECT;
-        if let Some((code, reason)) = client.context().take_trouble() {
+        // It is left there: librdkafka tells each trouble once.
+        if let Some((code, reason)) = client.context().trouble() {
             let brokers = brokers.to_owned();
             match code {
                 RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {

@@ -64,7 +64,8 @@ pub(super) fn check(config: &KafkaConfig) -> Vec<Problem> {
             problems.push(topic.problem(format!("cannot read the topic {:?} twice", topic.value)));
         } else if !is_topic(&topic.value) {
             let problem = topic.problem(format!("cannot use {:?} as a Kafka topic", topic.value));
-            problems.push(problem.hint("a name has up to 249 letters, digits, dots, hyphens and underscores; no patterns"));
+            problems
+                .push(problem.hint("a name has up to 249 letters, digits, dots, hyphens and underscores; no patterns"));
         }
     }
     let mut needed = vec![("group", &config.group)];
@@ -236,6 +237,8 @@ struct Reading<'o> {
     last: usize,
     /// What is complete and waits for the pipeline, in order.
     ready: VecDeque<Feed>,
+    /// Bytes that are being filled in, at most, over all lanes.
+    filling: usize,
     /// When the oldest record that is being filled in came.
     since: Option<Monotonic>,
     paused: bool,
@@ -276,6 +279,7 @@ impl<'o> Reading<'o> {
             lanes: Vec::new(),
             last: 0,
             ready: VecDeque::new(),
+            filling: 0,
             since: None,
             paused: false,
             troubled: false,
@@ -327,7 +331,7 @@ impl<'o> Reading<'o> {
     /// Takes what comes next, if something comes.
     fn poll(&mut self) -> Result<(), Halt> {
         // The message borrows the client, whose place in `self` is not touched by what happens to the message.
-        let Self { kafka, lanes, last, outlet, since, troubled, .. } = self;
+        let Self { kafka, lanes, last, outlet, filling, since, troubled, .. } = self;
         let patience = if self.paused { Duration::ZERO } else { POLL };
         let (mut reached, mut ended) = (None, None);
         match kafka.client.poll(patience) {
@@ -336,6 +340,7 @@ impl<'o> Reading<'o> {
                 if std::mem::take(troubled) {
                     tracing::info!(source = %kafka.source, "Kafka delivers again");
                 }
+                *filling += message.payload_len();
                 reached = take(&message, lanes, last, outlet, since);
             }
             Some(Err(KafkaError::PartitionEOF(number))) => ended = Some(number),
@@ -440,15 +445,19 @@ impl<'o> Reading<'o> {
         let Some(since) = self.since else { return };
         let now = self.outlet.clock().monotonic();
         let all = now.since(since) >= limits::BATCH_WAIT;
-        let filling: usize = self.lanes.iter().map(|lane| lane.filling.bytes()).sum();
+        let short = self.filling > limits::KAFKA_FILLING_BYTES;
+        // Only the lane of the last record can have become full; there may be many.
+        if !all && !short && !self.lanes.get(self.last).is_some_and(|lane| lane.filling.is_full()) {
+            return;
+        }
         let most = self.lanes.iter().map(|lane| lane.filling.bytes()).max().unwrap_or(0);
-        let short = filling > limits::KAFKA_FILLING_BYTES;
         for lane in &mut self.lanes {
             if all || lane.filling.is_full() || (short && lane.filling.bytes() == most) {
                 self.ready.extend(lane.filling.take(self.outlet.clock().now()).map(Feed::Batch));
             }
         }
-        if self.lanes.iter().all(|lane| lane.filling.is_empty()) {
+        self.filling = self.lanes.iter().map(|lane| lane.filling.bytes()).sum();
+        if self.filling == 0 {
             self.since = None;
         }
     }
@@ -510,7 +519,11 @@ impl<'o> Reading<'o> {
             for lane in &self.lanes {
                 if let Some(known) = sealed.find(&self.kafka.source, &partition_name(&lane.key)) {
                     // An offset that is none comes from no broker.
-                    let _ = offsets.add_partition_offset(&lane.key.0, lane.key.1, KafkaOffset::Offset(known.position as i64));
+                    let _ = offsets.add_partition_offset(
+                        &lane.key.0,
+                        lane.key.1,
+                        KafkaOffset::Offset(known.position as i64),
+                    );
                 }
             }
         }

@@ -132,11 +132,16 @@ impl Broker {
     }
 
     fn create(&self, topic: &str, partitions: i32) {
+        self.create_with(topic, partitions, &[]);
+    }
+
+    fn create_with(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
         if matches!(*self.0, Some(Cluster::Mock(_))) {
             return;
         }
         self.admin(async |admin| {
             let topic = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+            let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
             for result in admin.create_topics([&topic], &AdminOptions::new()).await.unwrap() {
                 result.unwrap();
             }
@@ -305,17 +310,44 @@ fn gaps_aborted_transactions_and_tombstones() {
     };
     let folder = temporary();
     let archive = folder.path().join("a");
-    let plain = yaml(&archive, &source(&broker.plain(), "gaps", "")).replace("envelope: fly", "format: text");
+    // Partitions of one number in three topics: one ends in a gap, one in a record, one is empty.
+    broker.create("gaps2", 1);
+    broker.create("gaps3", 1);
+    broker.send("gaps2", &["z"]);
+    let plain = yaml(&archive, &source(&broker.plain(), "gaps", ""))
+        .replace("[gaps]", "[gaps, gaps2, gaps3]")
+        .replace("envelope: fly", "format: text");
     let file = pipeline(folder.path(), &plain);
     transaction(&[Some("a"), None, Some("b"), Some("")], true);
     transaction(&[Some("never")], false);
     assert_exit(&run_once(&file), 0);
-    assert_eq!(messages(&archive), ["a", "b"], "it ends although the last offsets are no records");
+    assert_eq!(messages(&archive), ["a", "b", "z"], "it ends although the last offsets are no records");
     transaction(&[Some("never either")], false);
     transaction(&[Some("c"), None], true);
     for _ in 0..2 {
         assert_exit(&run_once(&file), 0);
-        assert_eq!(messages(&archive), ["a", "b", "c"]);
+        assert_eq!(messages(&archive), ["a", "b", "c", "z"]);
+    }
+}
+
+/// The broker compresses what comes as the topic says.
+#[test]
+fn compressed_topics_are_read_or_refused_and_never_passed_over() {
+    let Some(broker) = Broker::real() else { return };
+    for (compression, is_read) in [("gzip", true), ("snappy", true), ("lz4", true), ("zstd", false)] {
+        broker.create_with(compression, 1, &[("compression.type", compression)]);
+        broker.send(compression, &["one", "two"]);
+        let folder = temporary();
+        let archive = folder.path().join("a");
+        let lines = yaml(&archive, &source(&broker.plain(), compression, "")).replace("envelope: fly", "format: text");
+        let output = run_once(&pipeline(folder.path(), &lines));
+        if is_read {
+            assert_exit(&output, 0);
+            assert_eq!(messages(&archive), ["one", "two"], "{compression}");
+        } else {
+            assert_exit(&output, 1);
+            assert_says(&output, &["cannot", "Kafka", "hint:"]);
+        }
     }
 }
 
@@ -334,7 +366,10 @@ fn a_topic_that_was_made_anew_is_refused() {
     broker.send("anew", &["four"]);
     let output = run_once(&file);
     assert_exit(&output, 1);
-    assert_says(&output, &["cannot go on reading anew/0 at offset 3, it ends at offset 1", "made anew", "another name"]);
+    assert_says(
+        &output,
+        &["cannot go on reading anew/0 at offset 3, it ends at offset 1", "made anew", "another name"],
+    );
     assert_eq!(messages(&archive), ["one", "three", "two"]);
     // What the hint says helps.
     let file = pipeline(folder.path(), &text_lines.replace("  k:", "  k2:"));
@@ -375,7 +410,11 @@ fn a_wrong_setting_is_named() {
         (&sasl, login("PLAIN", "wrong"), vec!["cannot log in", "hint: see `sasl`"]),
         (&plain, good.clone(), vec!["cannot", "hint:"]),
         (&plain, good_ca.clone(), vec!["cannot make a TLS connection", "hint: see `tls.ca`"]),
-        (&tls, format!("{good}{}", ca(other_path.to_str().unwrap())), vec!["cannot make a TLS connection", "certificate"]),
+        (
+            &tls,
+            format!("{good}{}", ca(other_path.to_str().unwrap())),
+            vec!["cannot make a TLS connection", "certificate"],
+        ),
         (&tls, format!("{good}{}", ca("/nosuch.pem")), vec!["cannot make a Kafka client", "ssl.ca.location", "hint:"]),
         ("NAME", format!("{good}{good_ca}"), vec!["cannot make a TLS connection", "hint: see `tls.ca`"]),
     ];
@@ -387,7 +426,9 @@ fn a_wrong_setting_is_named() {
     };
     for (brokers, more, parts) in cases {
         // The certificate is for `localhost`.
-        let brokers = brokers.replace("PORT", &format!("127.0.0.1:{port}")).replace("NAME", &tls.replace("localhost", "127.0.0.1"));
+        let brokers = brokers
+            .replace("PORT", &format!("127.0.0.1:{port}"))
+            .replace("NAME", &tls.replace("localhost", "127.0.0.1"));
         let output = run(&brokers, "settings", &more);
         assert_exit(&output, 1);
         assert_says(&output, &parts);
