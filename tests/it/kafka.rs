@@ -409,7 +409,7 @@ fn a_wrong_setting_is_named() {
         (&sasl, login("SCRAM-SHA-512", "wrong"), vec!["cannot log in", "SCRAM-SHA-512", "hint: see `sasl`"]),
         (&sasl, login("PLAIN", "wrong"), vec!["cannot log in", "hint: see `sasl`"]),
         (&plain, good.clone(), vec!["cannot", "hint:"]),
-        (&plain, good_ca.clone(), vec!["cannot make a TLS connection", "hint: see `tls.ca`"]),
+        (&plain, good_ca.clone(), vec!["cannot reach", "PLAINTEXT", "hint: see that host and port"]),
         (
             &tls,
             format!("{good}{}", ca(other_path.to_str().unwrap())),
