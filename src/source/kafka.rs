@@ -18,21 +18,20 @@
 //! position, in `Desk::offset`. Nothing else here knows where positions come from.
 
 use super::broker::{self, BrokerError, Change, Client, Key};
+use super::lane::{Lane, take};
 use super::offsets::Offsets;
 use super::outlet::blocking;
 use super::{Closed, Feed, KafkaConfig, Outlet, PartitionName, Source, SourceError, Start};
 use crate::limits;
-use crate::place::{Located, Place, Problem};
-use crate::record::raw::{Offset, PartitionId};
+use crate::record::raw::PartitionId;
 use crate::record::receipt::Checkpoint;
+use crate::time::Span;
 use crate::time::clock::{Clock, Monotonic};
-use crate::time::{EventTime, Span};
 use futures::future::BoxFuture;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,51 +42,6 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// How long the pipeline is waited for between two polls, once the partitions are paused.
 const PAUSED: Span = Span::from_micros(250_000);
-
-/// Says what is wrong with the settings as texts.
-pub(super) fn check(config: &KafkaConfig) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for broker in config.brokers.value.split(',') {
-        let port = broker.trim().rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
-        if broker.contains("://") || !port.is_some_and(|port| port.parse().is_ok_and(|port: u16| port > 0)) {
-            let message = format!("cannot use {broker:?} as a Kafka broker");
-            problems.push(config.brokers.problem(message).hint("expected HOST:PORT, as in `127.0.0.1:9092`"));
-        }
-    }
-    if config.topics.is_empty() {
-        let problem = Problem::new(Place::default(), "cannot read from Kafka, `topics` is empty");
-        problems.push(problem.hint("name at least one topic"));
-    }
-    let mut seen = BTreeSet::new();
-    for topic in &config.topics {
-        if !seen.insert(&topic.value) {
-            problems.push(topic.problem(format!("cannot read the topic {:?} twice", topic.value)));
-        } else if !is_topic(&topic.value) {
-            let problem = topic.problem(format!("cannot use {:?} as a Kafka topic", topic.value));
-            problems
-                .push(problem.hint("a name has up to 249 letters, digits, dots, hyphens and underscores; no patterns"));
-        }
-    }
-    let mut needed = vec![("group", &config.group)];
-    needed.extend(config.sasl.iter().map(|sasl| ("sasl.username", &sasl.username)));
-    problems.extend(needed.into_iter().filter_map(|(key, text)| empty(key, text)));
-    if let Some(tls) = &config.tls
-        && let (Some(alone), None) | (None, Some(alone)) = (&tls.certificate, &tls.key)
-    {
-        let problem = alone.problem("cannot use one of `certificate` and `key` alone");
-        problems.push(problem.hint("name both, or neither"));
-    }
-    problems
-}
-
-fn is_topic(name: &str) -> bool {
-    let known = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    !name.is_empty() && name.len() <= 249 && name.chars().all(known) && name != "." && name != ".."
-}
-
-fn empty(key: &str, text: &Located<String>) -> Option<Problem> {
-    text.value.trim().is_empty().then(|| text.problem(format!("cannot use an empty text as `{key}`")))
-}
 
 /// A partition as it was found when the source was connected.
 #[derive(Debug)]
@@ -211,18 +165,6 @@ impl Source for Kafka {
     fn run(self: Box<Self>, ids: Vec<PartitionId>, outlet: Outlet) -> BoxFuture<'static, Result<(), SourceError>> {
         Box::pin(blocking(move || Reading::start(*self, &ids, &outlet)?.run()))
     }
-}
-
-/// One partition that is being read.
-#[derive(Debug)]
-struct Lane {
-    key: Key,
-    id: PartitionId,
-    filling: Offsets,
-    /// Where it ends when the source is bounded, exclusive.
-    end: Option<u64>,
-    /// All that it shall bring was taken.
-    done: bool,
 }
 
 struct Reading<'o> {
@@ -537,39 +479,4 @@ impl<'o> Reading<'o> {
             tracing::debug!(%error, "cannot commit offsets to the Kafka group");
         }
     }
-}
-
-/// Puts a message into its lane. Returns the lane when it is bounded and has reached its end with this.
-fn take(
-    message: &BorrowedMessage<'_>,
-    lanes: &mut [Lane],
-    last: &mut usize,
-    outlet: &Outlet,
-    since: &mut Option<Monotonic>,
-) -> Option<usize> {
-    let (topic, number) = (message.topic(), message.partition());
-    let is_its = |lane: &Lane| lane.key.1 == number && lane.key.0 == topic;
-    if !lanes.get(*last).is_some_and(is_its) {
-        // Without a lane the partition was taken away while the message was on its way.
-        *last = lanes.iter().position(is_its)?;
-    }
-    let lane = &mut lanes[*last];
-    let position = message.offset().max(0) as u64;
-    if lane.done {
-        return None;
-    }
-    if lane.end.is_none_or(|end| position < end) {
-        match message.payload() {
-            // A tombstone deletes its key in a compacted topic; it is no record, as an empty line is none.
-            None | Some([]) => outlet.count_tombstone(),
-            Some(value) => {
-                let millis = message.timestamp().to_millis();
-                let time = millis.map(|millis| EventTime::from_micros(millis.saturating_mul(1_000)));
-                if lane.filling.push(value, Offset { position, time }) {
-                    since.get_or_insert_with(|| outlet.clock().monotonic());
-                }
-            }
-        }
-    }
-    lane.end.is_some_and(|end| position + 1 >= end).then_some(*last)
 }

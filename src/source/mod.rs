@@ -20,6 +20,7 @@ mod fingerprint;
 mod follow;
 mod generate;
 mod kafka;
+mod lane;
 mod lines;
 mod offsets;
 mod outlet;
@@ -27,6 +28,7 @@ mod stdin;
 mod structlog;
 #[cfg(test)]
 mod testing;
+mod topics;
 pub mod traffic;
 
 pub use broker::BrokerError;
@@ -102,7 +104,7 @@ impl Config {
         match self {
             Self::Stdin(_) | Self::Generate(_) => Vec::new(),
             Self::File(config) => file::check(config),
-            Self::Kafka(config) => kafka::check(config),
+            Self::Kafka(config) => topics::check(config),
         }
     }
 

@@ -20,8 +20,7 @@ use crate::time::clock::Monotonic;
 use prometheus::IntCounterVec;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, atomic::AtomicU64, atomic::Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -98,7 +97,6 @@ struct Runner {
     receipts: Vec<oneshot::Receiver<Receipt>>,
     /// Tells the sources what is sealed, once they run.
     seals: Option<Arc<watch::Sender<Checkpoint>>>,
-    /// Records without a value that the sources have passed over.
     tombstones: Arc<AtomicU64>,
     last_tick: Monotonic,
     told: Told,
@@ -458,11 +456,10 @@ impl Runner {
         for (window, late) in self.flow.late_counts() {
             told.raise("late", &telemetry.window_late, [pipeline, &window], late);
         }
-        for (reason, total) in [
-            ("tombstone", self.tombstones.load(Ordering::Relaxed)),
-            ("window_groups", self.flow.window_overflow()),
-            ("alert_groups", self.flow.alert_overflow()),
-        ] {
+        told.raise("dropped", &telemetry.dropped, [pipeline, "tombstone"], self.tombstones.load(Ordering::Relaxed));
+        for (reason, total) in
+            [("window_groups", self.flow.window_overflow()), ("alert_groups", self.flow.alert_overflow())]
+        {
             told.raise("dropped", &telemetry.dropped, [pipeline, reason], total);
         }
         for (reason, total) in
