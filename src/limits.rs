@@ -172,3 +172,24 @@ pub const CONFIG_EXPANDED_BYTES: usize = 8 << 20;
 
 /// Mistakes that are looked for in one file before reading it is given up.
 pub const CONFIG_PROBLEMS: usize = 100;
+
+/// Bytes that a Kafka client fetches ahead of the pipeline, over all partitions; it comes on top of `limits.memory`. What
+/// is under way from the brokers ([`KAFKA_FETCH_BYTES`] each) comes on top of this.
+pub const KAFKA_PREFETCH_BYTES: usize = 16 << 20;
+
+/// Bytes that one answer of one Kafka broker may bring, about.
+pub const KAFKA_FETCH_BYTES: usize = 8 << 20;
+
+/// Bytes of Kafka batches that are being filled, over all partitions; beyond, the fullest is handed on as it is.
+pub const KAFKA_FILLING_BYTES: usize = 8 * BATCH_BYTES;
+
+/// How long a Kafka cluster may take to answer when a pipeline starts.
+pub const KAFKA_CONNECT: Span = Span::from_secs(5);
+
+/// How long a Kafka group waits for a daemon that is silent before it gives its partitions to others; also how long a
+/// daemon that was killed waits for its own partitions when it is started again. Brokers refuse less than 6 s.
+pub const KAFKA_SESSION: Span = Span::from_secs(10);
+
+/// How long a Kafka client goes unserved while the pipeline takes nothing; then its partitions are paused and it is
+/// served, so that its group doesn't think it dead. Pausing throws away what was fetched ahead, so it is not done lightly.
+pub const KAFKA_STALL: Span = Span::from_secs(5);

@@ -4,8 +4,8 @@
 #   tests/run.sh              everything
 #   tests/run.sh FILTER       only tests whose name contains FILTER, without formatting and lints
 #
-# What is installed: Debian's zstd, time, valgrind and python3-venv where they are missing (needs root or sudo), and DuckDB from
-# PyPI into target/python. Nothing is left running. Compiled once: one profile serves the binary and its tests.
+# What is installed: Debian's zstd, time, valgrind, perl, maven with a Java and python3-venv where they are missing (needs root or sudo), and DuckDB from
+# PyPI into target/python; Apache Kafka from Maven Central into target/servers. Nothing is left running. Compiled once: one profile serves the binary and its tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 started=$SECONDS
@@ -17,6 +17,9 @@ command -v zstd >/dev/null || packages+=(zstd)
 command -v cc >/dev/null || packages+=(build-essential)
 command -v cmake >/dev/null || packages+=(cmake)
 [ -x /usr/bin/time ] || packages+=(time)
+command -v perl >/dev/null || packages+=(perl)
+command -v java >/dev/null && command -v keytool >/dev/null || packages+=(default-jdk-headless)
+command -v mvn >/dev/null || packages+=(maven)
 command -v valgrind >/dev/null || packages+=(valgrind)
 python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
 if [ "${#packages[@]}" -gt 0 ]; then
@@ -35,6 +38,8 @@ fi
 HEADRIG_PYTHON="$(cd "$python/bin" && pwd)/python"
 export HEADRIG_PYTHON
 "$HEADRIG_PYTHON" -c 'import duckdb; print("DuckDB", duckdb.__version__)'
+# The tests run one Kafka of their own, which ends with them. Without it, mock brokers stand in for what they can do.
+if ! tests/servers/kafka.sh fetch; then export HEADRIG_KAFKA=mock; fi
 cargo --version
 
 if [ $# -eq 0 ]; then
@@ -61,3 +66,4 @@ if [ $# -eq 0 ]; then
 fi
 say "done"
 [ -e ../shared/data/fly-2h.ndjson.zst ] || echo "MISSING: ../shared/data was not there; the tests on real input did not run"
+[ "${HEADRIG_KAFKA:-}" != mock ] || echo "MISSING: Apache Kafka could not be had from Maven Central; librdkafka's mock brokers stood in, and most Kafka tests did not run"

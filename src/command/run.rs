@@ -35,7 +35,7 @@ pub(super) struct Args {
     /// Pipeline files.
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// End when every source has ended (files without `follow`, stdin), with everything stored.
+    /// End when every source has ended (files without `follow`, stdin; Kafka where its topics ended at the start), with everything stored.
     #[arg(long)]
     once: bool,
     /// How long a shutdown may take before it is cut off.
@@ -124,12 +124,15 @@ async fn daemon(args: &Args, prepared: Prepared, clock: Arc<dyn Clock>) -> anyho
 /// Runs pipelines until they end, somebody stops them, or a reload replaces them (then what to go on with).
 async fn run_until_changed(
     args: &Args,
-    connected: Vec<Connected>,
+    mut connected: Vec<Connected>,
     state: &State,
     surroundings: &Surroundings,
     wishes: &mut mpsc::Receiver<Wish>,
     files: &[PipelineFile],
 ) -> (ExitCode, Option<Prepared>) {
+    if args.once {
+        connected.iter_mut().for_each(Connected::bound);
+    }
     if args.once && connected.iter().any(|pipeline| !pipeline.finite()) {
         tracing::warn!("a source never ends by itself, --once runs until it is stopped");
     }

@@ -1,5 +1,6 @@
 //! What can go wrong with a source, and what to do about it.
 
+use super::broker::BrokerError;
 use std::io;
 use std::path::PathBuf;
 
@@ -27,6 +28,8 @@ pub enum SourceError {
     Read { path: PathBuf, position: u64, source: io::Error },
     #[error("cannot read standard input at byte {position}: {source}")]
     Stdin { position: u64, source: io::Error },
+    #[error(transparent)]
+    Kafka(#[from] BrokerError),
 }
 
 impl SourceError {
@@ -53,6 +56,7 @@ impl SourceError {
                 Some("let the user that headrig runs as read it".into())
             }
             Self::Open { .. } | Self::Read { .. } | Self::Stdin { .. } => None,
+            Self::Kafka(error) => Some(error.hint()),
         }
     }
 }

@@ -6,25 +6,32 @@
 //! [`Checkpoint`]: while it runs by [`Outlet::sealed`], and at the next start.
 //!
 //! The order of a source's [`Feed`]s per partition is: `Opened` (only for those that were not known when it was
-//! connected), any number of `Batch`es whose positions only grow, at most one `Ended`. Told to stop, a source finishes
+//! connected), any number of `Batch`es whose positions only grow, at most one `Ended`. A partition that went to another
+//! daemon ends, and if it comes back it is `Opened` as another one of the same name. Told to stop, a source finishes
 //! the hand-over that it is in, ends no partition and returns; what it had read but not handed on is before the
 //! position of the next start. Whoever receives goes on until the source has returned, or drops the receiver.
 //!
-//! Sources that read with blocking calls (`stdin`, `file`) have a thread of their own.
+//! Sources that read with blocking calls (`stdin`, `file`, `kafka`) have a thread of their own.
 
+mod broker;
 mod error;
 mod file;
 mod fingerprint;
 mod follow;
 mod generate;
+mod kafka;
+mod lane;
 mod lines;
+mod offsets;
 mod outlet;
 mod stdin;
 mod structlog;
 #[cfg(test)]
 mod testing;
+mod topics;
 pub mod traffic;
 
+pub use broker::BrokerError;
 pub use error::SourceError;
 pub use outlet::{Buffers, Closed, Outlet};
 
@@ -55,7 +62,7 @@ pub enum Feed {
 pub struct PartitionName {
     /// The source's name in the pipeline file.
     pub source: Arc<str>,
-    /// The partition's name within the source: a path, `stdin`, `generate`.
+    /// The partition's name within the source: a path, `stdin`, `generate`, `TOPIC/NUMBER`.
     pub partition: String,
     /// Tells this partition from an earlier one of the same name; empty where positions mean nothing to a later run.
     pub identity: String,
@@ -70,6 +77,8 @@ pub trait Source: Send + fmt::Debug {
     fn total_bytes(&self) -> Option<u64>;
     /// Whether it ends by itself.
     fn finite(&self) -> bool;
+    /// Lets a source that never ends by itself end at what is there now, where it can.
+    fn bound(&mut self) {}
     /// Reads until the input ends or [`Outlet::stopped`]. `ids` are those of [`Self::partitions`], in that order.
     fn run(self: Box<Self>, ids: Vec<PartitionId>, outlet: Outlet) -> BoxFuture<'static, Result<(), SourceError>>;
 }
@@ -85,6 +94,8 @@ pub enum Config {
     File(FileConfig),
     /// The built-in log generator.
     Generate(GenerateConfig),
+    /// Topics of a Kafka cluster, as a member of a consumer group.
+    Kafka(Box<KafkaConfig>),
 }
 
 impl Config {
@@ -93,6 +104,7 @@ impl Config {
         match self {
             Self::Stdin(_) | Self::Generate(_) => Vec::new(),
             Self::File(config) => file::check(config),
+            Self::Kafka(config) => topics::check(config),
         }
     }
 
@@ -113,6 +125,7 @@ impl Config {
             Self::File(config) if config.follow => Box::new(follow::Follow::connect(config, name, stored)?),
             Self::File(config) => Box::new(file::Files::connect(config, name, stored)?),
             Self::Generate(config) => Box::new(generate::Generate::new(config, name, clock)),
+            Self::Kafka(config) => Box::new(kafka::Kafka::connect(config, name, stored, clock.as_ref())?),
         })
     }
 }
@@ -149,4 +162,74 @@ pub struct GenerateConfig {
 
 fn default_rate() -> NonZeroU64 {
     NonZeroU64::new(1_000).expect("not zero")
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaConfig {
+    /// Where to ask for the cluster first: HOST:PORT, several with commas between them.
+    pub brokers: Located<String>,
+    pub topics: Vec<Located<String>>,
+    /// The consumer group. Daemons of one group share the partitions.
+    pub group: Located<String>,
+    /// Where to begin with a partition of which the archive holds nothing. Default earliest.
+    #[serde(default)]
+    pub start: Start,
+    /// How to log in. Default: not at all.
+    pub sasl: Option<SaslConfig>,
+    /// Encrypts the connection; `tls: {}` trusts the authorities that the system trusts. Default: no TLS.
+    pub tls: Option<TlsConfig>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// With the oldest record that the broker has.
+    #[default]
+    Earliest,
+    /// With what comes from now on.
+    Latest,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SaslConfig {
+    pub mechanism: Mechanism,
+    pub username: Located<String>,
+    pub password: Secret,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum Mechanism {
+    #[serde(rename = "PLAIN")]
+    Plain,
+    #[serde(rename = "SCRAM-SHA-256")]
+    ScramSha256,
+    #[serde(rename = "SCRAM-SHA-512")]
+    ScramSha512,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// A file of certificates (PEM) of the authorities that may have signed the broker's. Default: the system's.
+    pub ca: Option<Located<String>>,
+    /// Our own certificate (PEM), where the broker wants one; with `key`.
+    pub certificate: Option<Located<String>>,
+    /// The private key of `certificate` (PEM).
+    pub key: Option<Located<String>>,
+    /// What `key` is encrypted with.
+    pub key_password: Option<Secret>,
+}
+
+/// A text that is shown nowhere.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(transparent)]
+pub struct Secret(pub(crate) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
 }

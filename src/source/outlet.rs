@@ -6,8 +6,10 @@ use crate::record::raw::PartitionId;
 use crate::record::receipt::Checkpoint;
 use crate::time::Span;
 use crate::time::clock::Clock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +51,7 @@ pub struct Outlet {
     clock: Arc<dyn Clock>,
     buffers: Buffers,
     seals: Arc<watch::Sender<Checkpoint>>,
+    tombstones: Arc<AtomicU64>,
 }
 
 impl Outlet {
@@ -63,7 +66,8 @@ impl Outlet {
         let (feeds, receiver) = mpsc::channel(capacity);
         let (next, buffers) = (Arc::new(Mutex::new(partitions)), Buffers::default());
         let seals = Arc::new(watch::Sender::new(Checkpoint::default()));
-        (Self { feeds, next, stop, clock, buffers, seals }, receiver)
+        let tombstones = Arc::default();
+        (Self { feeds, next, stop, clock, buffers, seals, tombstones }, receiver)
     }
 
     /// Where the pipeline tells what is sealed; it keeps this and not the outlet, whose end is the end of all feeds.
@@ -91,6 +95,43 @@ impl Outlet {
     /// When the receiver is gone.
     pub fn send_blocking(&self, feed: Feed) -> Result<(), Closed> {
         self.feeds.blocking_send(feed).map_err(|_| Closed)
+    }
+
+    /// As [`Self::send_blocking`], but waits for no longer than `patience` and then gives the feed back.
+    ///
+    /// # Errors
+    /// When the receiver is gone.
+    pub fn offer_blocking(&self, feed: Feed, patience: Span) -> Result<Option<Feed>, Closed> {
+        let feed = match self.feeds.try_send(feed) {
+            Ok(()) => return Ok(None),
+            Err(TrySendError::Closed(_)) => return Err(Closed),
+            Err(TrySendError::Full(feed)) => feed,
+        };
+        let reserved = Handle::current().block_on(async {
+            tokio::select! {
+                biased;
+                permit = self.feeds.reserve() => Some(permit.map_err(|_| Closed)),
+                () = tokio::time::sleep(patience.to_std()) => None,
+                () = self.until_stopped() => None,
+            }
+        });
+        match reserved {
+            Some(permit) => {
+                permit?.send(feed);
+                Ok(None)
+            }
+            None => Ok(Some(feed)),
+        }
+    }
+
+    /// Counts records without a value, which are no rows.
+    pub fn count_tombstone(&self) {
+        self.tombstones.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Where they are counted, for the pipeline to tell.
+    pub fn tombstones(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.tombstones)
     }
 
     /// Numbers and announces a partition that was not known before.

@@ -108,6 +108,13 @@ impl Connected {
         self.sources.iter().all(|(_, source)| source.finite())
     }
 
+    /// Lets sources that never end by themselves end at what is there now, where they can.
+    pub fn bound(&mut self) {
+        for (_, source) in &mut self.sources {
+            source.bound();
+        }
+    }
+
     /// The derived metrics, for scrapes.
     pub fn metrics(&self) -> Arc<std::sync::Mutex<crate::metric::Metrics>> {
         self.flow.metrics()

@@ -20,7 +20,7 @@ use crate::time::clock::Monotonic;
 use prometheus::IntCounterVec;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64, atomic::Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -97,6 +97,7 @@ struct Runner {
     receipts: Vec<oneshot::Receiver<Receipt>>,
     /// Tells the sources what is sealed, once they run.
     seals: Option<Arc<watch::Sender<Checkpoint>>>,
+    tombstones: Arc<AtomicU64>,
     last_tick: Monotonic,
     told: Told,
     end: End,
@@ -139,6 +140,7 @@ impl Connected {
             checkpoint,
             receipts: Vec::new(),
             seals: None,
+            tombstones: Arc::default(),
             told: Told::default(),
             end: End::default(),
         };
@@ -169,6 +171,7 @@ impl Runner {
         let clock = Arc::clone(&self.surroundings.clock);
         let (outlet, feeds) = Outlet::channel(limits::RAW_QUEUE, self.partitions.len(), stop.clone(), clock);
         self.seals = Some(outlet.seals());
+        self.tombstones = outlet.tombstones();
         let mut tasks = JoinSet::new();
         for ((name, source), ids) in sources.into_iter().zip(ids) {
             let running = source.run(ids, outlet.clone());
@@ -453,6 +456,7 @@ impl Runner {
         for (window, late) in self.flow.late_counts() {
             told.raise("late", &telemetry.window_late, [pipeline, &window], late);
         }
+        told.raise("dropped", &telemetry.dropped, [pipeline, "tombstone"], self.tombstones.load(Ordering::Relaxed));
         for (reason, total) in
             [("window_groups", self.flow.window_overflow()), ("alert_groups", self.flow.alert_overflow())]
         {

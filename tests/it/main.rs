@@ -15,4 +15,5 @@ mod commands;
 mod real_input;
 mod sharing;
 mod failures;
+mod kafka;
 mod demo;

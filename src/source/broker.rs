@@ -1,0 +1,382 @@
+//! The way to a Kafka cluster: settings of the client, a first contact that says what is wrong, and whose fault an
+//! error is.
+//!
+//! librdkafka connects in the background and tries for ever; it reports what fails as events among the records. At the
+//! start those are collected for a few seconds, so that a wrong password is told as that and not as silence. Later they
+//! are logged once per outage, and only what waiting cannot heal ends the source.
+
+use super::{KafkaConfig, Mechanism};
+use crate::limits;
+use crate::place::did_you_mean;
+use crate::time::Span;
+use crate::time::clock::Clock;
+use rdkafka::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// One try of the first contact. A cluster that is there answers in a few milliseconds.
+const TRY: Duration = Duration::from_millis(500);
+
+/// Why Kafka cannot be read. Each says whose it is: the configuration's, the cluster's, or that of what was done to the
+/// topic.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    #[error("cannot make a Kafka client: {reason}")]
+    Settings { reason: String },
+    #[error("cannot reach a Kafka broker at {brokers:?}: {reason}")]
+    Unreachable { brokers: String, reason: String },
+    #[error("cannot log in to Kafka at {brokers:?}: {reason}")]
+    Login { brokers: String, reason: String },
+    #[error("cannot make a TLS connection to Kafka at {brokers:?}: {reason}")]
+    Tls { brokers: String, reason: String },
+    #[error("cannot find the Kafka topic {topic:?} at {brokers:?}")]
+    NoTopic { topic: String, brokers: String, similar: Option<String> },
+    #[error("cannot read from Kafka, the broker refuses it: {reason}")]
+    Refused { reason: String },
+    #[error("cannot go on reading {partition} at offset {position}, it ends at offset {end}")]
+    Recreated { partition: String, position: u64, end: u64 },
+    #[error("cannot go on reading {partition}, it was read from the Kafka cluster {stored} and this is {found}")]
+    OtherCluster { partition: String, stored: String, found: String },
+    #[error("cannot go on reading from Kafka, the records that come next are gone")]
+    Gone,
+    #[error("cannot read from Kafka: {reason}")]
+    Read { reason: String },
+}
+
+impl BrokerError {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        let text = match self {
+            Self::Settings { .. } => {
+                "see `brokers`, `sasl` and `tls` of the source; paths are relative to the working directory"
+            }
+            Self::Unreachable { .. } => {
+                "see that host and port are right, that a broker runs there, and whether it wants `tls` or `sasl`"
+            }
+            Self::Login { .. } => "see `sasl`: mechanism, username and password must be those that the broker knows",
+            Self::Tls { .. } => {
+                "see `tls.ca`: it must be the authority that signed the broker's certificate, which must name the host in `brokers`; and that the port is the one for TLS"
+            }
+            Self::NoTopic { similar: Some(similar), .. } => return format!("did you mean `{similar}`?"),
+            Self::NoTopic { .. } => "headrig makes no topics; see `topics`, and whether the user may see this one",
+            Self::Refused { .. } => "let the user read the topics and use the group (Kafka's ACLs)",
+            Self::Recreated { .. } => {
+                "the topic was deleted and made anew, or cut; to read the new one from its start give the source another name (the rows of the old one stay)"
+            }
+            Self::OtherCluster { .. } => {
+                "to read this cluster's topic from its start give the source another name (the rows of the old one stay)"
+            }
+            Self::Gone => {
+                "retention was faster than headrig, or the topic was made anew; start headrig again: it says how much is missing, or refuses a new topic"
+            }
+            Self::Read { .. } => "what was stored is safe; the log says more",
+        };
+        text.to_owned()
+    }
+}
+
+/// A topic and the number of one of its partitions.
+pub(super) type Key = (String, i32);
+
+/// A consumer, and what its callbacks leave for whoever polls it.
+pub(super) type Client = BaseConsumer<Desk>;
+
+/// What the group has decided.
+#[derive(Debug)]
+pub(super) enum Change {
+    Assigned(Vec<Key>),
+    Revoked(Vec<Key>),
+    Failed(KafkaError),
+}
+
+/// Where callbacks put what they are told, all within `poll` and on its thread.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    changes: Mutex<Vec<Change>>,
+    /// Where to read on in each partition; what isn't here is read from its start.
+    positions: Mutex<HashMap<Key, u64>>,
+    /// The most telling of the troubles since it was last taken.
+    trouble: Mutex<Option<(RDKafkaErrorCode, String)>>,
+}
+
+impl Desk {
+    pub(super) fn take_changes(&self) -> Vec<Change> {
+        std::mem::take(&mut *lock(&self.changes))
+    }
+
+    pub(super) fn position(&self, key: &Key) -> Option<u64> {
+        lock(&self.positions).get(key).copied()
+    }
+
+    pub(super) fn set_position(&self, key: Key, position: u64) {
+        lock(&self.positions).insert(key, position);
+    }
+
+    /// Where to begin with a partition.
+    pub(super) fn offset(&self, key: &Key) -> Offset {
+        self.position(key).map_or(Offset::Beginning, |position| Offset::Offset(position as i64))
+    }
+
+    fn trouble(&self) -> Option<(RDKafkaErrorCode, String)> {
+        lock(&self.trouble).clone()
+    }
+
+    fn take_trouble(&self) -> Option<(RDKafkaErrorCode, String)> {
+        lock(&self.trouble).take()
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ClientContext for Desk {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // What matters comes as an error too, and is told from there in our words.
+        tracing::debug!(?level, facility, message, "librdkafka");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let Some(code) = error.rdkafka_error_code() else { return };
+        tracing::debug!(%error, reason, "Kafka client");
+        let mut trouble = lock(&self.trouble);
+        if trouble.as_ref().is_none_or(|(known, _)| weight(*known) <= weight(code)) {
+            *trouble = Some((code, reason.to_owned()));
+        }
+    }
+}
+
+/// How much an error tells about what is wrong.
+fn weight(code: RDKafkaErrorCode) -> u8 {
+    match code {
+        RDKafkaErrorCode::AllBrokersDown => 0,
+        RDKafkaErrorCode::BrokerTransportFailure => 1,
+        RDKafkaErrorCode::Resolve => 2,
+        RDKafkaErrorCode::SSL | RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => 3,
+        _ => 1,
+    }
+}
+
+impl ConsumerContext for Desk {
+    /// Positions come from the archive, whatever the group thinks.
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let keys: Vec<Key> =
+            partitions.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
+        let assigned = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        let done = if assigned {
+            let set = partitions.elements().iter_mut().zip(&keys).try_for_each(|(element, key)| {
+                // A change of a list in memory, which fails only for offsets that are none.
+                element.set_offset(self.offset(key))
+            });
+            set.and_then(|()| consumer.incremental_assign(partitions))
+        } else {
+            consumer.incremental_unassign(partitions)
+        };
+        let change = match done {
+            Ok(()) if assigned => Change::Assigned(keys),
+            Ok(()) => Change::Revoked(keys),
+            Err(error) => Change::Failed(error),
+        };
+        lock(&self.changes).push(change);
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            // Only tools that show lag read the group's offsets; the next seal tries again.
+            tracing::debug!(%error, "cannot commit offsets to the Kafka group");
+        }
+    }
+}
+
+/// Makes the client. librdkafka starts threads, and connects when it is first asked for something.
+///
+/// # Errors
+/// When librdkafka doesn't take the settings, or cannot read a file that they name.
+pub(super) fn client(config: &KafkaConfig) -> Result<Client, BrokerError> {
+    let mut settings = ClientConfig::new();
+    settings.set("bootstrap.servers", &config.brokers.value);
+    settings.set("group.id", &config.group.value);
+    settings.set("client.id", "headrig");
+    // Positions are the archive's; a position that is not there any more is an error and never a guess.
+    settings.set("enable.auto.commit", "false");
+    settings.set("enable.auto.offset.store", "false");
+    settings.set("auto.offset.reset", "error");
+    settings.set("isolation.level", "read_committed");
+    settings.set("allow.auto.create.topics", "false");
+    settings.set("enable.partition.eof", "true");
+    settings.set("partition.assignment.strategy", "cooperative-sticky");
+    settings.set("session.timeout.ms", millis(limits::KAFKA_SESSION));
+    settings.set("heartbeat.interval.ms", millis(Span::from_micros(limits::KAFKA_SESSION.micros() / 4)));
+    settings.set("queued.max.messages.kbytes", (limits::KAFKA_PREFETCH_BYTES >> 10).to_string());
+    settings.set("fetch.max.bytes", limits::KAFKA_FETCH_BYTES.to_string());
+    // With the default of a second a full queue would be empty for most of the time.
+    settings.set("fetch.queue.backoff.ms", "10");
+    settings.set("reconnect.backoff.max.ms", "2000");
+    settings.set("socket.keepalive.enable", "true");
+    let (tls, sasl) = (config.tls.is_some(), config.sasl.is_some());
+    let protocol = match (sasl, tls) {
+        (false, false) => "PLAINTEXT",
+        (false, true) => "SSL",
+        (true, false) => "SASL_PLAINTEXT",
+        (true, true) => "SASL_SSL",
+    };
+    settings.set("security.protocol", protocol);
+    if let Some(tls) = &config.tls {
+        settings.set("ssl.ca.location", tls.ca.as_ref().map_or("probe", |path| &path.value));
+        let own = [("ssl.certificate.location", &tls.certificate), ("ssl.key.location", &tls.key)];
+        for (name, path) in own.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?))) {
+            settings.set(name, &path.value);
+        }
+        if let Some(password) = &tls.key_password {
+            settings.set("ssl.key.password", &password.0);
+        }
+    }
+    if let Some(sasl) = &config.sasl {
+        let mechanism = match sasl.mechanism {
+            Mechanism::Plain => "PLAIN",
+            Mechanism::ScramSha256 => "SCRAM-SHA-256",
+            Mechanism::ScramSha512 => "SCRAM-SHA-512",
+        };
+        settings.set("sasl.mechanism", mechanism);
+        settings.set("sasl.username", &sasl.username.value);
+        settings.set("sasl.password", &sasl.password.0);
+    }
+    settings.create_with_context(Desk::default()).map_err(|error| BrokerError::Settings { reason: reason(&error) })
+}
+
+fn millis(span: Span) -> String {
+    (span.micros() / 1_000).to_string()
+}
+
+/// What librdkafka says, without the type's own words where it has any.
+fn reason(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientCreation(reason) => reason.clone(),
+        KafkaError::ClientConfig(_, reason, key, _) => format!("{reason} ({key})"),
+        error => error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string()),
+    }
+}
+
+/// Asks for the partitions of `topic`, again and again for up to [`limits::KAFKA_CONNECT`] while waiting can help.
+///
+/// # Errors
+/// When the cluster cannot be reached, refuses us or has no such topic.
+pub(super) fn partitions(
+    client: &Client,
+    brokers: &str,
+    topic: &str,
+    clock: &dyn Clock,
+) -> Result<Vec<i32>, BrokerError> {
+    let started = clock.monotonic();
+    loop {
+        let mut last = "it doesn't answer".to_owned();
+        let answer = client.fetch_metadata(Some(topic), TRY);
+        match &answer {
+            Ok(metadata) => match metadata.topics().first().and_then(|topic| topic.error()).map(RDKafkaErrorCode::from)
+            {
+                None => {
+                    let known = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id());
+                    let mut known: Vec<i32> = known.collect();
+                    known.sort_unstable();
+                    if !known.is_empty() {
+                        // What failed on the way, with another broker say, is over.
+                        client.context().take_trouble();
+                        return Ok(known);
+                    }
+                }
+                Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                    return Err(no_topic(client, brokers, topic));
+                }
+                Some(code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::InvalidTopic)) => {
+                    return Err(BrokerError::Refused { reason: format!("{code}, topic {topic:?}") });
+                }
+                Some(code) => last = code.to_string(),
+            },
+            Err(error) => last = reason(error),
+        }
+        // Errors wait in the queue of the records.
+        for _ in 0..64 {
+            let _ = client.poll(Duration::ZERO);
+        }
+        let late = clock.monotonic().since(started) >= limits::KAFKA_CONNECT;
+        // It is left there: librdkafka tells each trouble once.
+        if let Some((code, reason)) = client.context().trouble() {
+            let brokers = brokers.to_owned();
+            match code {
+                RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
+                    return Err(BrokerError::Login { brokers, reason });
+                }
+                RDKafkaErrorCode::SSL => return Err(BrokerError::Tls { brokers, reason }),
+                _ if late => return Err(BrokerError::Unreachable { brokers, reason }),
+                _ => {}
+            }
+        } else if late {
+            return Err(BrokerError::Unreachable { brokers: brokers.to_owned(), reason: last });
+        }
+    }
+}
+
+fn no_topic(client: &Client, brokers: &str, topic: &str) -> BrokerError {
+    let similar = client.fetch_metadata(None, TRY).ok().and_then(|metadata| {
+        did_you_mean(topic, metadata.topics().iter().map(|topic| topic.name())).map(str::to_owned)
+    });
+    BrokerError::NoTopic { topic: topic.to_owned(), brokers: brokers.to_owned(), similar }
+}
+
+/// What an error while reading asks for: patience (then this returns what is wrong), or the end.
+///
+/// librdkafka passes over what it cannot read and goes on behind it, and positions may have gaps. So whatever isn't
+/// known to be passing ends the source: a record must not be lost for want of a case here.
+///
+/// # Errors
+/// What waiting cannot heal.
+pub(super) fn passing(error: &KafkaError, desk: &Desk) -> Result<String, BrokerError> {
+    use RDKafkaErrorCode as Code;
+    let code = match error {
+        KafkaError::MessageConsumption(code) => *code,
+        other => return Err(BrokerError::Read { reason: reason(other) }),
+    };
+    // The reason that came with it, or an earlier and more telling one.
+    let reason = desk.take_trouble().map_or_else(|| code.to_string(), |(_, reason)| reason);
+    match code {
+        Code::AutoOffsetReset | Code::OffsetOutOfRange => Err(BrokerError::Gone),
+        Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+            Err(BrokerError::Refused { reason })
+        }
+        Code::BrokerTransportFailure
+        | Code::AllBrokersDown
+        | Code::Resolve
+        | Code::SSL
+        | Code::Authentication
+        | Code::SaslAuthenticationFailed
+        | Code::OperationTimedOut
+        | Code::RequestTimedOut
+        | Code::TimedOutQueue
+        | Code::MessageTimedOut
+        | Code::NodeUpdate
+        | Code::NetworkException
+        | Code::LeaderNotAvailable
+        | Code::NotLeaderForPartition
+        | Code::BrokerNotAvailable
+        | Code::ReplicaNotAvailable
+        | Code::FencedLeaderEpoch
+        | Code::UnknownLeaderEpoch
+        | Code::OffsetNotAvailable
+        | Code::CoordinatorLoadInProgress
+        | Code::CoordinatorNotAvailable
+        | Code::NotCoordinator
+        | Code::WaitingForCoordinator
+        | Code::RebalanceInProgress
+        | Code::IllegalGeneration
+        | Code::UnknownMemberId
+        | Code::PollExceeded
+        | Code::NoOffset => Ok(reason),
+        _ => Err(BrokerError::Read { reason }),
+    }
+}
