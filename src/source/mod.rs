@@ -18,7 +18,9 @@ mod fingerprint;
 mod follow;
 mod generate;
 mod lines;
+mod nats;
 mod outlet;
+mod spool;
 mod stdin;
 mod structlog;
 #[cfg(test)]
