@@ -208,3 +208,30 @@ pub const NATS_SILENCE: Span = Span::from_secs(15);
 
 /// First and longest pause before connecting to a NATS server again; in between it doubles.
 pub const NATS_BACKOFF: [Span; 2] = [Span::from_micros(100_000), Span::from_secs(5)];
+
+/// Deliveries that wait for the spool's writer, of up to a quarter of [`BATCH_BYTES`] each and one message.
+pub const SPOOL_QUEUE: usize = 4;
+
+/// How long a source is held back while its spool is full, before what comes is thrown away and counted. Below the 10 s after
+/// which a NATS server cuts off who doesn't read.
+pub const SPOOL_HOLD: Span = Span::from_secs(5);
+
+/// Default of `stall`: after so long without a message, a NATS subscription that had messages counts as stuck.
+pub const NATS_STALL: Span = Span::from_secs(120);
+
+/// Messages that are asked for at once from a JetStream consumer. With messages of the largest size this is much, but the
+/// server sends no more than [`BATCH_BYTES`] of them at once.
+pub const JETSTREAM_PULL: usize = 2_048;
+
+/// How long a request for messages stays with a JetStream server.
+pub const JETSTREAM_EXPIRES: Span = Span::from_secs(5);
+
+/// How long a JetStream server may take to answer a request.
+pub const JETSTREAM_ANSWER: Span = Span::from_secs(10);
+
+/// How long a JetStream server waits for an acknowledgement before it sends a message again. Far beyond `archive.flush`, as
+/// acknowledged is only what is sealed; a message that comes again nevertheless is passed over.
+pub const JETSTREAM_ACK_WAIT: Span = Span::from_secs(3_600);
+
+/// How long the end of a NATS subscription may take when headrig stops.
+pub const NATS_UNSUBSCRIBE: Span = Span::from_secs(2);

@@ -107,7 +107,7 @@ impl Decoder {
                 continue;
             }
             let before = self.inner.counts;
-            let done = self.record(raw.record(index), raw.broker_time, raw.arrival);
+            let done = self.record(raw.record(index), raw.broker_time(index), raw.arrival);
             if let (Ok(()), true, Some(speculator)) = (&done, self.inner.counts == before, &mut self.speculator) {
                 speculator.learn(raw.record(index), &self.inner.rows);
             }
@@ -138,7 +138,13 @@ impl Decoder {
         let Some(speculator) = &mut self.speculator else { return false };
         let (start, end) = (raw.records[index].start as usize, raw.records[index].end as usize);
         end - start <= limits::RECORD_BYTES
-            && speculator.record(&raw.bytes[start..], end - start, raw.broker_time, raw.arrival, &mut self.inner.rows)
+            && speculator.record(
+                &raw.bytes[start..],
+                end - start,
+                raw.broker_time(index),
+                raw.arrival,
+                &mut self.inner.rows,
+            )
     }
 
     fn record(&mut self, record: &[u8], broker_time: Option<EventTime>, arrival: EventTime) -> Result<(), Refused> {

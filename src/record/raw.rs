@@ -15,6 +15,17 @@ pub enum Positions {
     Bytes { base: u64 },
     /// Records are numbered one after the other from `first`.
     Sequence { first: u64 },
+    /// Each record has its own, growing and with gaps (a compacted topic, the marks of transactions).
+    Offsets(Vec<Offset>),
+}
+
+/// Where a broker keeps one record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offset {
+    pub position: u64,
+    /// The broker's stamp of this record. It is the same each time the record is read, as everything that is made of it
+    /// must be.
+    pub time: Option<EventTime>,
 }
 
 /// Records of one partition, in order, with their bytes back to back in one buffer.
@@ -27,7 +38,7 @@ pub struct RawBatch {
     pub positions: Positions,
     /// Where the record after the last one starts; what a receipt for this batch says.
     pub end: u64,
-    /// When the broker took the batch, where there is one.
+    /// When the broker took the batch, where there is one and [`Positions::Offsets`] doesn't say it record by record.
     pub broker_time: Option<EventTime>,
     /// When the batch was read.
     pub arrival: EventTime,
@@ -40,9 +51,18 @@ impl RawBatch {
     }
 
     pub fn position(&self, index: usize) -> u64 {
-        match self.positions {
+        match &self.positions {
             Positions::Bytes { base } => base + u64::from(self.records[index].start),
             Positions::Sequence { first } => first + index as u64,
+            Positions::Offsets(offsets) => offsets[index].position,
+        }
+    }
+
+    /// When the broker took a record, where that is known.
+    pub fn broker_time(&self, index: usize) -> Option<EventTime> {
+        match &self.positions {
+            Positions::Offsets(offsets) => offsets[index].time.or(self.broker_time),
+            Positions::Bytes { .. } | Positions::Sequence { .. } => self.broker_time,
         }
     }
 }

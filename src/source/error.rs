@@ -1,5 +1,7 @@
 //! What can go wrong with a source, and what to do about it.
 
+use super::nats::NatsError;
+use super::spool::SpoolError;
 use std::io;
 use std::path::PathBuf;
 
@@ -27,6 +29,10 @@ pub enum SourceError {
     Read { path: PathBuf, position: u64, source: io::Error },
     #[error("cannot read standard input at byte {position}: {source}")]
     Stdin { position: u64, source: io::Error },
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    #[error(transparent)]
+    Nats(#[from] NatsError),
 }
 
 impl SourceError {
@@ -53,6 +59,8 @@ impl SourceError {
                 Some("let the user that headrig runs as read it".into())
             }
             Self::Open { .. } | Self::Read { .. } | Self::Stdin { .. } => None,
+            Self::Spool(error) => error.hint(),
+            Self::Nats(error) => error.hint(),
         }
     }
 }

@@ -17,10 +17,12 @@ mod file;
 mod fingerprint;
 mod follow;
 mod generate;
+mod jetstream;
 mod lines;
-mod nats;
+pub mod nats;
 mod outlet;
 mod spool;
+mod spooled;
 mod stdin;
 mod structlog;
 #[cfg(test)]
@@ -29,16 +31,19 @@ pub mod traffic;
 
 pub use error::SourceError;
 pub use outlet::{Buffers, Closed, Outlet};
+pub use spool::SpoolError;
 
 use crate::place::{Located, Problem};
 use crate::record::raw::{PartitionId, RawBatch};
 use crate::record::receipt::Checkpoint;
+use crate::telemetry::metrics::SelfMetrics;
 use crate::time::clock::Clock;
 use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
 use std::num::NonZeroU64;
+use std::path::Path;
 use std::sync::Arc;
 
 /// What a source hands on.
@@ -72,6 +77,8 @@ pub trait Source: Send + fmt::Debug {
     fn total_bytes(&self) -> Option<u64>;
     /// Whether it ends by itself.
     fn finite(&self) -> bool;
+    /// Lets a source that never ends by itself end at what is there now, where it can.
+    fn bound(&mut self) {}
     /// Reads until the input ends or [`Outlet::stopped`]. `ids` are those of [`Self::partitions`], in that order.
     fn run(self: Box<Self>, ids: Vec<PartitionId>, outlet: Outlet) -> BoxFuture<'static, Result<(), SourceError>>;
 }
@@ -87,6 +94,22 @@ pub enum Config {
     File(FileConfig),
     /// The built-in log generator.
     Generate(GenerateConfig),
+    /// Messages of a NATS server, as Fly.io's log stream is one.
+    Nats(nats::NatsConfig),
+    /// Messages of a JetStream stream.
+    Jetstream(jetstream::JetstreamConfig),
+}
+
+/// What a source needs to know of the pipeline that it works for.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting<'s> {
+    /// The pipeline's name.
+    pub pipeline: &'s str,
+    /// What must outlive the process lies below this folder.
+    pub data_dir: &'s Path,
+    /// Whether there is an archive, which will say what is sealed.
+    pub archived: bool,
+    pub telemetry: &'s SelfMetrics,
 }
 
 impl Config {
@@ -95,12 +118,15 @@ impl Config {
         match self {
             Self::Stdin(_) | Self::Generate(_) => Vec::new(),
             Self::File(config) => file::check(config),
+            Self::Nats(config) => nats::check(config),
+            Self::Jetstream(config) => jetstream::check(config),
         }
     }
 
     /// Opens what the source reads from. Starts nothing.
     ///
-    /// `name` is the source's name in the pipeline file; `stored` is what the archive holds already.
+    /// `name` is the source's name in the pipeline file; `stored` is what the archive holds already; `setting` is what is the
+    /// same for all sources of a pipeline.
     ///
     /// # Errors
     /// When the input isn't there or cannot be read.
@@ -109,12 +135,15 @@ impl Config {
         name: &str,
         stored: &Checkpoint,
         clock: Arc<dyn Clock>,
+        setting: &Setting<'_>,
     ) -> Result<Box<dyn Source>, SourceError> {
         Ok(match self {
             Self::Stdin(_) => Box::new(stdin::Stdin::connect(name)?),
             Self::File(config) if config.follow => Box::new(follow::Follow::connect(config, name, stored)?),
             Self::File(config) => Box::new(file::Files::connect(config, name, stored)?),
             Self::Generate(config) => Box::new(generate::Generate::new(config, name, clock)),
+            Self::Nats(config) => Box::new(nats::Nats::connect(config, name, stored, clock, setting)?),
+            Self::Jetstream(config) => Box::new(jetstream::Jetstream::connect(config, name, stored, clock, setting)?),
         })
     }
 }

@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        let identity = Identity { password: Some("secret".to_owned()), token: Some("secret".to_owned()), ..Identity::default() };
+        let identity =
+            Identity { password: Some("secret".to_owned()), token: Some("secret".to_owned()), ..Identity::default() };
         assert!(!format!("{identity:?}").contains("secret"));
         let line = connect_line(&identity, "n", "", true);
         assert!(line.contains("\"pass\":\"secret\"") && line.contains("\"auth_token\":\"secret\""));

@@ -6,6 +6,7 @@ use super::auth::{self, Creds, Identity};
 use super::wire::{self, Info, Malformed, Message, Operation};
 use crate::limits;
 use crate::place::Problem;
+use crate::time::Span;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fs;
@@ -23,12 +24,12 @@ use url::{Host, Url};
 /// `tls:` of a connection.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct TlsConfig {
-    /// Certificates to trust, a PEM file. Default: those of the system.
+pub struct NatsTlsConfig {
+    /// A file of certificates (PEM) of the authorities that may have signed the server's. Default: the system's.
     pub ca: Option<PathBuf>,
-    /// Our own certificate, a PEM file; `key` goes with it.
-    pub cert: Option<PathBuf>,
-    /// Its private key, a PEM file.
+    /// Our own certificate (PEM), where the server wants one; with `key`.
+    pub certificate: Option<PathBuf>,
+    /// The private key of `certificate` (PEM).
     pub key: Option<PathBuf>,
 }
 
@@ -59,6 +60,12 @@ pub enum NatsError {
     Closed { address: String },
     #[error("cannot go on with NATS at {address}, it is silent")]
     Silent { address: String },
+    #[error("cannot read stream {stream:?} of NATS at {address}: {said}")]
+    Unfit { address: String, stream: String, said: String },
+    #[error("cannot go on with consumer {durable:?} of stream {stream:?} at {address}, somebody has deleted it")]
+    Taken { address: String, stream: String, durable: String },
+    #[error("cannot go on with NATS at {address}, no message has come for {silence}")]
+    Stalled { address: String, silence: Span },
     #[error("cannot use stream {stream:?} of NATS at {address}: {said}")]
     Stream { address: String, stream: String, said: String },
 }
@@ -88,13 +95,12 @@ impl NatsError {
             }
             Self::Said { said, .. } if said.contains("Invalid Subject") => "look at `subject`".to_owned(),
             Self::Stream { .. } => "look at `stream`, and whether JetStream is on (nats-server -js)".to_owned(),
+            Self::Unfit { said, .. } if said.contains("anew") => {
+                "its sequences begin anew: give the source another name, or keep a new archive".to_owned()
+            }
+            Self::Taken { .. } => "each pipeline needs a consumer of its own: does another one use this `durable`?".to_owned(),
             _ => return None,
         })
-    }
-
-    /// Whether the server may take us another time as we are.
-    pub fn is_passing(&self) -> bool {
-        !matches!(self, Self::Address { .. } | Self::File { .. })
     }
 }
 
@@ -103,7 +109,7 @@ impl NatsError {
 pub struct Server {
     pub host: String,
     pub port: u16,
-    tls: Option<TlsConfig>,
+    tls: Option<NatsTlsConfig>,
     identity: Identity,
 }
 
@@ -114,7 +120,7 @@ pub struct Login<'c> {
     pub password: Option<&'c String>,
     pub token: Option<&'c String>,
     pub creds: Option<&'c PathBuf>,
-    pub tls: Option<&'c TlsConfig>,
+    pub tls: Option<&'c NatsTlsConfig>,
 }
 
 impl Server {
@@ -199,14 +205,14 @@ impl Server {
 
     async fn encrypt(&self, stream: Box<dyn Stream>) -> Result<Box<dyn Stream>, NatsError> {
         let failed = |reason: String| NatsError::Tls { address: self.address(), reason };
-        let config = tls_client(self.tls.as_ref().unwrap_or(&TlsConfig::default()))?;
+        let config = tls_client(self.tls.as_ref().unwrap_or(&NatsTlsConfig::default()))?;
         let name = ServerName::try_from(self.host.clone()).map_err(|error| failed(error.to_string()))?;
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
         Ok(Box::new(stream.map_err(|error| failed(error.to_string()))?))
     }
 }
 
-fn tls_client(config: &TlsConfig) -> Result<ClientConfig, NatsError> {
+fn tls_client(config: &NatsTlsConfig) -> Result<ClientConfig, NatsError> {
     let mut roots = RootCertStore::empty();
     if let Some(path) = &config.ca {
         for certificate in certificates(path)? {
@@ -216,7 +222,7 @@ fn tls_client(config: &TlsConfig) -> Result<ClientConfig, NatsError> {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
     let builder = ClientConfig::builder().with_root_certificates(roots);
-    let (Some(cert), Some(key)) = (&config.cert, &config.key) else { return Ok(builder.with_no_client_auth()) };
+    let (Some(cert), Some(key)) = (&config.certificate, &config.key) else { return Ok(builder.with_no_client_auth()) };
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, &error))?;
     builder.with_client_auth_cert(certificates(cert)?, private).map_err(|error| unreadable(cert, &error))
 }

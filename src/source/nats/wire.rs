@@ -11,9 +11,11 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Info {
-    pub server_name: String,
+    pub server_id: String,
     pub version: String,
     pub max_payload: u64,
+    /// The connection's number on that server.
+    pub client_id: u64,
     pub auth_required: bool,
     pub tls_required: bool,
     pub tls_available: bool,
@@ -127,7 +129,8 @@ fn message<'b>(bytes: &'b [u8], after: usize, line: &'b str, with_headers: bool)
     if &body[total..] != b"\r\n" {
         return None;
     }
-    let message = Message { subject, sid: sid.parse().ok()?, reply, headers: &body[..head], payload: &body[head..total] };
+    let message =
+        Message { subject, sid: sid.parse().ok()?, reply, headers: &body[..head], payload: &body[head..total] };
     Some(Announced(Some((message, after + total + 2))))
 }
 
@@ -200,10 +203,10 @@ mod tests {
             "INFO {\"version\":\"2.9\",\"max_payload\":9,\"new\":[]} \r\nPING\r\nPONG\r\n+OK\r\n-ERR 'Stale Connection'\r\n",
             &["Info 2.9 9", "Ping", "Pong", "Ok", "Error(\"Stale Connection\")"],
         );
-        check("MSG logs.a 1 5\r\na\r\nbc\r\nMSG b 12 _INBOX.x 0\r\n\r\n", &[
-            "logs.a 1 None None a\r\nbc",
-            "b 12 Some(\"_INBOX.x\") None ",
-        ]);
+        check(
+            "MSG logs.a 1 5\r\na\r\nbc\r\nMSG b 12 _INBOX.x 0\r\n\r\n",
+            &["logs.a 1 None None a\r\nbc", "b 12 Some(\"_INBOX.x\") None "],
+        );
         check(
             "HMSG s 1 r 28 30\r\nNATS/1.0 404 No Messages\r\n\r\nhi\r\nHMSG s 1 18 18\r\nNATS/1.0\r\nA: b\r\n\r\n\r\n",
             &["s 1 Some(\"r\") Some((404, \"No Messages\")) hi", "s 1 None None "],
@@ -212,7 +215,9 @@ mod tests {
 
     #[test]
     fn what_is_no_nats_is_refused() {
-        for bytes in ["HTTP/1.1 400 Bad\r\n", "MSG a\r\n", "MSG a 1 x\r\n", "MSG a 1 2\r\nabcd", "HMSG a 1 9 3\r\nabc\r\n"] {
+        for bytes in
+            ["HTTP/1.1 400 Bad\r\n", "MSG a\r\n", "MSG a 1 x\r\n", "MSG a 1 2\r\nabcd", "HMSG a 1 9 3\r\nabc\r\n"]
+        {
             assert!(operation(bytes.as_bytes()).is_err(), "{bytes}");
         }
         assert!(operation(format!("MSG a 1 {}\r\n", usize::MAX).as_bytes()).is_err());

@@ -21,7 +21,7 @@ mod reader;
 mod recover;
 mod writer;
 
-pub(super) use reader::{Group, Reader};
+pub(super) use reader::Reader;
 pub(super) use writer::Writer;
 
 use crate::limits;
@@ -148,6 +148,11 @@ impl Extent {
     /// The number behind the last durable record.
     pub(super) fn durable(&self) -> u64 {
         self.lock().durable
+    }
+
+    /// Whether the writer is gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// Waits until record number `next` is durable, the writer is gone, or `patience` is over. True when it is durable.

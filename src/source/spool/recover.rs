@@ -76,7 +76,11 @@ fn scan(path: &Path, next: &mut u64, is_last: bool) -> Result<Option<u64>, Spool
     let corrupt = |offset: usize, what| SpoolError::Corrupt { path: path.to_owned(), offset: offset as u64, what };
     if !bytes.starts_with(&writer::file_head(*next)) {
         let vouched = find_vouching(&bytes, *next).is_some();
-        return if is_last && !vouched { Ok(None) } else { Err(corrupt(0, "its first bytes are not those of a spool")) };
+        return if is_last && !vouched {
+            Ok(None)
+        } else {
+            Err(corrupt(0, "its first bytes are not those of a spool"))
+        };
     }
     let mut at = writer::FILE_HEAD;
     while let Some((head, _)) = frame::first(&bytes[at..]).filter(|(head, _)| head.number == *next) {
@@ -95,4 +99,3 @@ fn find_vouching(bytes: &[u8], broken: u64) -> Option<Head> {
     let heads = memmem::find_iter(bytes, &MARK).filter_map(|at| frame::first(&bytes[at..]));
     heads.map(|(head, _)| head).find(|head| head.durable > broken)
 }
-
