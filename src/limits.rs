@@ -219,9 +219,11 @@ pub const SPOOL_HOLD: Span = Span::from_secs(5);
 /// Default of `stall`: after so long without a message, a NATS subscription that had messages counts as stuck.
 pub const NATS_STALL: Span = Span::from_secs(120);
 
-/// Messages that are asked for at once from a JetStream consumer. With messages of the largest size this is much, but the
-/// server sends no more than [`BATCH_BYTES`] of them at once.
+/// Messages that are asked for at once from a JetStream consumer, …
 pub const JETSTREAM_PULL: usize = 2_048;
+
+/// … and their bytes: far below the 64 MB that a server holds back for a client before it cuts it off.
+pub const JETSTREAM_PULL_BYTES: u64 = 16 << 20;
 
 /// How long a request for messages stays with a JetStream server.
 pub const JETSTREAM_EXPIRES: Span = Span::from_secs(5);

@@ -4,7 +4,7 @@
 #   tests/run.sh              everything
 #   tests/run.sh FILTER       only tests whose name contains FILTER, without formatting and lints
 #
-# What is installed: Debian's zstd, time, valgrind and python3-venv where they are missing (needs root or sudo), and DuckDB from
+# What is installed: Debian's zstd, time, valgrind, nats-server and python3-venv where they are missing (needs root or sudo), and DuckDB from
 # PyPI into target/python. Nothing is left running. Compiled once: one profile serves the binary and its tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,6 +18,7 @@ command -v cc >/dev/null || packages+=(build-essential)
 command -v cmake >/dev/null || packages+=(cmake)
 [ -x /usr/bin/time ] || packages+=(time)
 command -v valgrind >/dev/null || packages+=(valgrind)
+PATH="$PATH:/usr/sbin" command -v nats-server >/dev/null || packages+=(nats-server)
 python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
 if [ "${#packages[@]}" -gt 0 ]; then
   root=(); [ "$(id -u)" -eq 0 ] || root=(sudo)

@@ -13,14 +13,15 @@
 //! Streams that delete what is acknowledged (retention `workqueue`, `interest`) are refused, as their consumers cannot be
 //! made anew. A stream that was made anew under its old name has another time of creation, and is refused as well.
 
-use super::nats::{Connection, Login, Message, NatsError, NatsTlsConfig, Server, Taken, check_url, is_subject, probe};
+use super::nats::{Connection, Login, NatsError, NatsTlsConfig, Server, Taken, check_url, is_subject, probe};
+use super::pulled::Pulled;
 use super::{Closed, Feed, Outlet, PartitionName, Setting, Source, SourceError};
 use crate::limits;
 use crate::place::{Located, Problem};
-use crate::record::raw::{Offset, PartitionId, Positions, RawBatch};
+use crate::record::raw::{Offset, PartitionId};
 use crate::record::receipt::Checkpoint;
+use crate::time::Span;
 use crate::time::clock::Clock;
-use crate::time::{EventTime, Span};
 use futures::future::BoxFuture;
 use prometheus::IntCounterVec;
 use schemars::JsonSchema;
@@ -338,8 +339,9 @@ impl<'c> Session<'c> {
         self.requests += 1;
         let Consumer { stream, durable, .. } = self.consumer;
         let expires = limits::JETSTREAM_EXPIRES.micros() * 1_000;
-        let body =
-            json!({ "batch": limits::JETSTREAM_PULL, "max_bytes": limits::NATS_PAYLOAD_BYTES, "expires": expires });
+        let body = json!({ "batch": limits::JETSTREAM_PULL, "max_bytes": bytes, "expires": expires });
+        // One message must fit in any case, with its subject and head.
+        let bytes = limits::JETSTREAM_PULL_BYTES.max(2 * self.connection.info().max_payload);
         let reply = format!("{}.p{}", self.inbox, self.requests);
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}");
         self.connection.publish(&subject, Some(&reply), &[], body.to_string().as_bytes());
@@ -362,7 +364,7 @@ impl<'c> Session<'c> {
         let address = self.connection.address().to_owned();
         // The server ends a request by itself; if it doesn't, it is not there any more.
         let patience = limits::JETSTREAM_EXPIRES.to_std() + limits::NATS_SILENCE.to_std();
-        let mut pulled = Pulled { next, bytes: outlet.buffers().take(), ..Pulled::default() };
+        let mut pulled = Pulled::new(next, outlet.buffers().take());
         loop {
             let error = match self.connection.take() {
                 Ok(Taken::Message(message)) => {
@@ -395,116 +397,6 @@ impl<'c> Session<'c> {
     }
 }
 
-/// Messages that came one after the other.
-#[derive(Debug, Default)]
-struct Pulled {
-    bytes: Vec<u8>,
-    records: Vec<std::ops::Range<u32>>,
-    offsets: Vec<Offset>,
-    /// The sequence behind the last message.
-    next: u64,
-    /// How to acknowledge the last one.
-    reply: String,
-    received: usize,
-    /// The request for messages has ended.
-    ended: bool,
-    /// How many messages wait on the server behind the last one.
-    pending: Option<u64>,
-}
-
-impl Pulled {
-    fn is_empty(&self) -> bool {
-        self.received == 0 && !self.ended
-    }
-
-    fn is_full(&self) -> bool {
-        self.ended || self.bytes.len() >= limits::BATCH_BYTES || self.records.len() >= limits::BATCH_RECORDS
-    }
-
-    /// Takes a message, or what the server says in place of one.
-    fn message(&mut self, message: &Message<'_>) -> Result<(), String> {
-        if let Some((code, text)) = message.status() {
-            return match code {
-                // A heartbeat, or flow control.
-                100 => Ok(()),
-                404 | 408 => {
-                    self.ended = true;
-                    Ok(())
-                }
-                409 if text.contains("MaxBytes") || text.contains("Max") || text.contains("Leadership") => {
-                    self.ended = true;
-                    Ok(())
-                }
-                _ => Err(format!("{code} {text}")),
-            };
-        }
-        let Some(origin) = message.reply.and_then(Origin::parse) else {
-            // The answer to a request that nobody waits for any more.
-            return Ok(());
-        };
-        self.received += 1;
-        if origin.sequence < self.next {
-            return Ok(());
-        }
-        let start = self.bytes.len() as u32;
-        let kept = message.payload.trim_ascii_end();
-        self.bytes.extend_from_slice(&kept[..kept.len().min(limits::RECORD_BYTES + 1)]);
-        self.records.push(start..self.bytes.len() as u32);
-        self.offsets.push(Offset { position: origin.sequence, time: Some(origin.time) });
-        self.next = origin.sequence + 1;
-        self.pending = Some(origin.pending);
-        message.reply.unwrap_or("").clone_into(&mut self.reply);
-        Ok(())
-    }
-
-    /// Leaves out what stands from the first message on for which `beyond` holds; tells whether there is one.
-    fn cut(&mut self, beyond: impl Fn(&Offset) -> bool) -> bool {
-        let Some(at) = self.offsets.iter().position(beyond) else { return false };
-        self.offsets.truncate(at);
-        self.records.truncate(at);
-        self.next = self.offsets.last().map_or(0, |offset| offset.position + 1);
-        true
-    }
-
-    /// The batch, and how to acknowledge it; `None` when there are no records.
-    fn batch(self, partition: PartitionId, outlet: &Outlet) -> Option<(RawBatch, String)> {
-        if self.records.is_empty() {
-            outlet.buffers().give_back(self.bytes);
-            return None;
-        }
-        let (bytes, records, positions) = (self.bytes, self.records, Positions::Offsets(self.offsets));
-        let arrival = outlet.clock().now();
-        Some((
-            RawBatch { partition, bytes, records, positions, end: self.next, broker_time: None, arrival },
-            self.reply,
-        ))
-    }
-}
-
-/// What the reply subject of a message says.
-#[derive(Debug, PartialEq, Eq)]
-struct Origin {
-    sequence: u64,
-    time: EventTime,
-    pending: u64,
-}
-
-impl Origin {
-    /// `$JS.ACK.STREAM.CONSUMER.DELIVERED.SEQUENCE.CONSUMER_SEQUENCE.TIME_NS.PENDING`; newer servers have domain and account
-    /// before the stream, and one more behind.
-    fn parse(reply: &str) -> Option<Self> {
-        let parts: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
-        let numbers = match parts.len() {
-            7 => &parts[2..7],
-            9.. => &parts[4..9],
-            _ => return None,
-        };
-        let number = |at: usize| numbers.get(at)?.parse::<u64>().ok();
-        let time = EventTime::from_micros(i64::try_from(number(3)? / 1_000).ok()?);
-        Some(Self { sequence: number(1)?, time, pending: number(4)? })
-    }
-}
-
 impl Source for Jetstream {
     fn partitions(&self) -> Vec<PartitionName> {
         vec![self.name.clone()]
@@ -525,56 +417,5 @@ impl Source for Jetstream {
     fn run(self: Box<Self>, ids: Vec<PartitionId>, outlet: Outlet) -> BoxFuture<'static, Result<(), SourceError>> {
         assert_eq!(ids.len(), 1, "a stream is one partition");
         Box::pin(async move { self.read(ids[0], &outlet).await })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_origin_of_a_message_is_read_from_either_form() {
-        let expected = Origin { sequence: 42, time: EventTime::from_micros(1_700_000_000_000_001), pending: 7 };
-        for reply in [
-            "$JS.ACK.LOGS.headrig.1.42.40.1700000000000001999.7",
-            "$JS.ACK.hub.AbC.LOGS.headrig.1.42.40.1700000000000001999.7.x",
-        ] {
-            assert_eq!(Origin::parse(reply), Some(Origin { ..expected }));
-        }
-        assert_eq!(Origin::parse("$JS.ACK.LOGS.headrig.1.42"), None);
-        assert_eq!(Origin::parse("_INBOX.a"), None);
-    }
-
-    fn message(sequence: u64) -> String {
-        format!("$JS.ACK.S.d.1.{sequence}.1.1700000000000000000.9")
-    }
-
-    #[test]
-    fn what_came_before_is_passed_over_and_what_came_after_the_end_is_left() {
-        let mut pulled = Pulled { next: 5, ..Pulled::default() };
-        for sequence in [3, 4, 5, 9, 12] {
-            let reply = message(sequence);
-            let message = Message { subject: "s", sid: 1, reply: Some(&reply), headers: b"", payload: b"{}\n" };
-            pulled.message(&message).unwrap();
-        }
-        assert_eq!((pulled.received, pulled.records.len(), pulled.next), (5, 3, 13));
-        assert!(!pulled.cut(|offset| offset.position > 12));
-        assert!(pulled.cut(|offset| offset.position > 10));
-        assert_eq!((pulled.records.len(), pulled.next), (2, 10));
-    }
-
-    #[test]
-    fn the_end_of_a_request_is_no_error_but_a_lost_consumer_is() {
-        let say = |head: &str| {
-            let headers = format!("NATS/1.0 {head}\r\n\r\n");
-            let mut pulled = Pulled::default();
-            let message = Message { subject: "s", sid: 1, reply: None, headers: headers.as_bytes(), payload: b"" };
-            pulled.message(&message).map(|()| pulled.ended)
-        };
-        assert_eq!(say("408 Request Timeout"), Ok(true));
-        assert_eq!(say("404 No Messages"), Ok(true));
-        assert_eq!(say("100 Idle Heartbeat"), Ok(false));
-        assert_eq!(say("409 Message Size Exceeds MaxBytes"), Ok(true));
-        assert!(say("409 Consumer Deleted").is_err());
     }
 }

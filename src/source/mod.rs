@@ -21,6 +21,7 @@ mod jetstream;
 mod lines;
 pub mod nats;
 mod outlet;
+mod pulled;
 mod spool;
 mod spooled;
 mod stdin;

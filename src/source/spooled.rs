@@ -262,3 +262,121 @@ impl Hander {
 fn mine(name: &PartitionName) -> impl Fn(&PartitionPosition) -> Option<u64> {
     move |entry| (entry.identity == name.identity).then_some(entry.position)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::testing::{clock, setting};
+    use crate::telemetry::metrics::SelfMetrics;
+    use std::path::Path;
+    use tokio::sync::mpsc::Receiver;
+    use tokio_util::sync::CancellationToken;
+
+    const RECORD: usize = 1_000;
+
+    struct Pipeline {
+        runtime: tokio::runtime::Runtime,
+        telemetry: SelfMetrics,
+        stop: CancellationToken,
+        outlet: Outlet,
+        feeds: Receiver<Feed>,
+        name: PartitionName,
+        intake: Intake,
+        done: tokio::task::JoinHandle<Result<(), SourceError>>,
+    }
+
+    fn start(folder: &Path, size: u64, stored: &Checkpoint) -> Pipeline {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let telemetry = SelfMetrics::new();
+        let config = SpoolConfig { size: crate::units::ByteSize(size), ..SpoolConfig::default() };
+        let spooled =
+            Spooled::open("s", "logs.>", &config, stored, &setting(folder, &telemetry), clock().as_ref()).unwrap();
+        let name = spooled.name().clone();
+        let stop = CancellationToken::new();
+        let (outlet, feeds) = Outlet::channel(2, 1, stop.clone(), clock());
+        let (intake, done) = {
+            let _entered = runtime.enter();
+            spooled.start(PartitionId(0), &outlet)
+        };
+        let done = runtime.spawn(done);
+        Pipeline { runtime, telemetry, stop, outlet, feeds, name, intake, done }
+    }
+
+    impl Pipeline {
+        fn put(&self, records: usize) {
+            let mut delivery = Delivery::default();
+            (0..records).for_each(|_| delivery.push(&[b'x'; RECORD]));
+            assert!(self.runtime.block_on(self.intake.put(delivery)));
+        }
+
+        /// Takes batches until record `end` was among them; their ends and times.
+        fn take(&mut self, end: u64) -> Vec<(u64, EventTime)> {
+            let mut taken = Vec::new();
+            while taken.last().is_none_or(|(last, _)| *last < end) {
+                let Some(Feed::Batch(batch)) = self.feeds.blocking_recv() else { panic!("a batch") };
+                taken.push((batch.end, batch.arrival));
+            }
+            taken
+        }
+
+        fn stored(&self, position: u64) -> Checkpoint {
+            let PartitionName { source, partition, identity } = self.name.clone();
+            let entry = PartitionPosition { source: source.to_string(), partition, identity, position };
+            Checkpoint { partitions: vec![entry] }
+        }
+
+        fn end(self) {
+            self.stop.cancel();
+            drop((self.intake, self.feeds));
+            self.runtime.block_on(self.done).unwrap().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_not_sealed_comes_again_with_the_same_numbers_and_times() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = start(folder.path(), 16_000_000, &Checkpoint::default());
+        let mut before = Vec::new();
+        for turn in 1..=3 {
+            first.put(10);
+            before.extend(first.take(turn * 10));
+        }
+        let stored = first.stored(10);
+        first.end();
+        let mut second = start(folder.path(), 16_000_000, &stored);
+        let again = second.take(30);
+        assert_eq!(again, before.into_iter().filter(|(end, _)| *end > 10).collect::<Vec<_>>());
+        second.end();
+    }
+
+    #[test]
+    fn what_a_full_spool_cannot_take_is_counted_until_something_is_sealed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut pipeline = start(folder.path(), 100_000, &Checkpoint::default());
+        let lost = pipeline.telemetry.dropped.with_label_values(&["p", "spool_full"]);
+        for _ in 0..20 {
+            pipeline.put(10);
+        }
+        // At most a hundred of them fit, so at least as many must be lost.
+        while lost.get() < 200 - 100_000 / RECORD as u64 {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        pipeline.put(1);
+        let mut accepted = 0;
+        while accepted + lost.get() < 201 {
+            let Some(Feed::Batch(batch)) = pipeline.feeds.blocking_recv() else { panic!("a batch") };
+            accepted = batch.end;
+        }
+        let sealed = pipeline.stored(accepted);
+        pipeline.outlet.seals().send_replace(sealed);
+        let before = lost.get();
+        let mut sent = 0;
+        while pipeline.feeds.try_recv().is_err() {
+            pipeline.put(1);
+            sent += 1;
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert!(lost.get() - before < sent, "some were taken again");
+        pipeline.end();
+    }
+}

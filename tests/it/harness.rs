@@ -125,6 +125,19 @@ impl Running {
         }
     }
 
+    /// The next line on stderr that `wanted` accepts. Fails after `patience`.
+    #[track_caller]
+    pub fn stderr_line(&self, patience: Duration, wanted: impl Fn(&str) -> bool) -> String {
+        let mut seen = Vec::new();
+        loop {
+            match self.stderr.recv_timeout(patience) {
+                Ok(line) if wanted(&line) => return line,
+                Ok(line) => seen.push(line),
+                Err(error) => panic!("the line didn't come ({error}); stderr:\n{}", seen.join("\n")),
+            }
+        }
+    }
+
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
         rustix::process::kill_process(pid, signal).expect("the process is there");

@@ -15,3 +15,4 @@ mod real_input;
 mod sharing;
 mod failures;
 mod demo;
+mod nats;

@@ -142,7 +142,7 @@ impl Server {
             "tls" => Some(login.tls.cloned().unwrap_or_default()),
             _ => return Err(wrong()),
         };
-        if host.is_empty() || !matches!(parsed.path(), "" | "/") {
+        if host.is_empty() || !parsed.username().is_empty() || !matches!(parsed.path(), "" | "/") {
             return Err(wrong());
         }
         let creds = match login.creds {
