@@ -339,6 +339,8 @@ impl<'c> Session<'c> {
         self.requests += 1;
         let Consumer { stream, durable, .. } = self.consumer;
         let expires = limits::JETSTREAM_EXPIRES.micros() * 1_000;
+        // One message must fit in any case, with its subject and head.
+        let bytes = limits::JETSTREAM_PULL_BYTES.max(2 * self.connection.info().max_payload);
         let body = json!({ "batch": limits::JETSTREAM_PULL, "max_bytes": bytes, "expires": expires });
         // One message must fit in any case, with its subject and head.
         let bytes = limits::JETSTREAM_PULL_BYTES.max(2 * self.connection.info().max_payload);

@@ -16,11 +16,11 @@ struct Nats {
     child: Child,
     port: u16,
     folder: PathBuf,
-    options: Vec<&'static str>,
+    options: Vec<String>,
 }
 
 impl Nats {
-    fn start(folder: &Path, options: &[&'static str]) -> Self {
+    fn start(folder: &Path, options: &[String]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = folder.join("jetstream");
         let child = spawn(port, &folder, options);
@@ -66,7 +66,7 @@ impl Nats {
     }
 }
 
-fn spawn(port: u16, folder: &Path, options: &[&str]) -> Child {
+fn spawn(port: u16, folder: &Path, options: &[String]) -> Child {
     let mut command = Command::new(project().join("tests/servers/nats.sh"));
     command.arg(port.to_string()).arg(folder).args(options).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
@@ -244,7 +244,7 @@ fn assert_fails(source: &str, parts: &[&str]) -> Output {
 #[test]
 fn what_is_wrong_with_a_connection_is_told_before_anything_runs() {
     let folder = temporary();
-    let server = Nats::start(folder.path(), &["--user", "u", "--pass", "secret"]);
+    let server = Nats::start(folder.path(), &["--user", "u", "--pass", "secret"].map(str::to_owned));
     let url = server.url();
     let wrong = format!("{{ type: nats, url: \"{url}\", subject: logs.>, user: u, password: wrong }}");
     let output = assert_fails(&wrong, &["cannot log in to NATS", "Authorization Violation", "hint: look at `user`"]);
@@ -266,6 +266,41 @@ fn what_is_wrong_with_a_connection_is_told_before_anything_runs() {
     generate(500, 1, &format!("nats://u:secret@127.0.0.1:{}/logs.a", server.port));
     until(PATIENCE, || records(&file.with_file_name("archive")) == 500);
     end(running);
+}
+
+/// A certificate for `name`, signed by itself, as a CA may.
+fn certificate(folder: &Path, name: &str) -> [String; 2] {
+    let [cert, key] = ["cert.pem", "key.pem"].map(|file| folder.join(file).display().to_string());
+    let subject = format!("subjectAltName={name}");
+    let output = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=headrig-test", "-addext", &subject, "-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-keyout", &key, "-out", &cert])
+        .output()
+        .expect("openssl is installed");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    [cert, key]
+}
+
+#[test]
+fn a_connection_is_encrypted_and_the_servers_name_checked() {
+    for (name, is_right) in [("IP:127.0.0.1", true), ("DNS:nats.example.com", false)] {
+        let folder = temporary();
+        let [cert, key] = certificate(folder.path(), name);
+        let server = Nats::start(
+            folder.path(),
+            &["--tls".to_owned(), "--tlscert".to_owned(), cert.clone(), "--tlskey".to_owned(), key],
+        );
+        let source = |tls: &str| format!("{{ type: nats, url: \"{}\", subject: logs.>{tls} }}", server.url());
+        assert_fails(&source(""), &["cannot make a TLS connection", "hint: give the certificate that signed"]);
+        let trusting = source(&format!(", tls: {{ ca: \"{cert}\" }}"));
+        if is_right {
+            let file = prepare(folder.path(), "tls", &trusting, "200ms");
+            end(listening(&file));
+        } else {
+            assert_fails(&trusting, &["cannot make a TLS connection", "hint: the certificate is for another name"]);
+        }
+    }
 }
 
 #[test]

@@ -136,6 +136,16 @@ mod tests {
     }
 
     #[test]
+    fn a_seed_gives_the_public_key_that_belongs_to_it() {
+        use ring::signature::KeyPair;
+        // From the same page. Public keys have one byte that says what they are for, and the CRC.
+        let public = decode_base32("UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4").unwrap();
+        let seed = decode_seed("SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY").unwrap();
+        let key = Ed25519KeyPair::from_seed_unchecked(&seed).unwrap();
+        assert_eq!(key.public_key().as_ref(), &public[1..33]);
+    }
+
+    #[test]
     fn base64_without_padding() {
         for (bytes, text) in [("", ""), ("f", "Zg"), ("fo", "Zm8"), ("foo", "Zm9v"), ("foob", "Zm9vYg")] {
             assert_eq!(base64_url(bytes.as_bytes()), text);
