@@ -342,8 +342,6 @@ impl<'c> Session<'c> {
         // One message must fit in any case, with its subject and head.
         let bytes = limits::JETSTREAM_PULL_BYTES.max(2 * self.connection.info().max_payload);
         let body = json!({ "batch": limits::JETSTREAM_PULL, "max_bytes": bytes, "expires": expires });
-        // One message must fit in any case, with its subject and head.
-        let bytes = limits::JETSTREAM_PULL_BYTES.max(2 * self.connection.info().max_payload);
         let reply = format!("{}.p{}", self.inbox, self.requests);
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}");
         self.connection.publish(&subject, Some(&reply), &[], body.to_string().as_bytes());

@@ -10,7 +10,9 @@
 //! the hand-over that it is in, ends no partition and returns; what it had read but not handed on is before the
 //! position of the next start. Whoever receives goes on until the source has returned, or drops the receiver.
 //!
-//! Sources that read with blocking calls (`stdin`, `file`) have a thread of their own.
+//! Sources that read with blocking calls (`stdin`, `file`) have a thread of their own. Those that cannot be read again
+//! (`nats`) put what comes into a `spool` on disk, which is then what they read (`spooled`). `jetstream` keeps its position in
+//! the stream, and pulls no faster than the pipeline takes.
 
 mod error;
 mod file;
