@@ -88,7 +88,7 @@ impl Spooled {
         clock: &dyn Clock,
     ) -> Result<Self, SourceError> {
         let folder = setting.data_dir.join(setting.pipeline).join(source);
-        let fresh = format!("spool-{}-{}", clock.now().micros(), std::process::id());
+        let fresh = format!("spool-{}", clock.now().micros());
         let identity = spool::identify(&folder, &fresh)?;
         let known = stored.find(source, partition);
         let position = known.filter(|known| known.identity == identity).map(|known| known.position);

@@ -81,16 +81,8 @@ impl SelfMetrics {
                 "Time between the newest event and now",
                 &["pipeline", "source"],
             ),
-            decode_records: counter(
-                "headrig_decode_records_total",
-                "Records by the way they were decoded: by a learned layout or strictly",
-                &["pipeline", "way"],
-            ),
-            decode_layouts: counter(
-                "headrig_decode_layouts_total",
-                "Layouts of records that were learned, and times that all were forgotten",
-                &["pipeline", "event"],
-            ),
+            decode_records: counter("headrig_decode_records_total", "Records decoded by way", &["pipeline", "way"]),
+            decode_layouts: counter("headrig_decode_layouts_total", "Layouts by event", &["pipeline", "event"]),
             decode_errors: counter(
                 "headrig_decode_errors_total",
                 "Records or fields that decoding found wrong",
@@ -127,28 +119,10 @@ impl SelfMetrics {
                 "Bytes that all stages may hold together",
                 &["pipeline"],
             ),
-            early_flushes: counter(
-                "headrig_early_flushes_total",
-                "Flushes because memory was short",
-                &["pipeline", "what"],
-            ),
+            early_flushes: counter("headrig_early_flushes_total", "Flushes for want of memory", &["pipeline", "what"]),
             spool_bytes: int_gauge("headrig_spool_bytes", "Bytes of a spool on disk", &["pipeline", "source"]),
-            source_interruptions: counter(
-                "headrig_source_interruptions_total",
-                "Connections or subscriptions that were lost",
-                &["pipeline", "source", "kind"],
-            ),
-            source_gap_seconds: register(
-                &registry,
-                CounterVec::new(
-                    Opts::new(
-                        "headrig_source_gap_seconds_total",
-                        "Seconds between the last message before an interruption and the first after it",
-                    ),
-                    &["pipeline", "source"],
-                )
-                .expect("constant names are valid"),
-            ),
+            source_interruptions: interruptions(&registry),
+            source_gap_seconds: gap_seconds(&registry),
             reloads: counter("headrig_reloads_total", "Reloads of the configuration", &["outcome"]),
             registry,
         }
@@ -164,6 +138,17 @@ impl Default for SelfMetrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn interruptions(registry: &Registry) -> IntCounterVec {
+    let options = Opts::new("headrig_source_interruptions_total", "Connections or subscriptions that were lost");
+    register(registry, IntCounterVec::new(options, &["pipeline", "source", "kind"]).expect("constant names are valid"))
+}
+
+fn gap_seconds(registry: &Registry) -> CounterVec {
+    let help = "Seconds between the last message before an interruption and the first after it";
+    let options = Opts::new("headrig_source_gap_seconds_total", help);
+    register(registry, CounterVec::new(options, &["pipeline", "source"]).expect("constant names are valid"))
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
