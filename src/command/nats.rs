@@ -34,14 +34,21 @@ impl Target {
             None => (false, text.to_owned()),
         };
         let url = url::Url::parse(&rest).with_context(wrong)?;
-        let subject = url.path().trim_start_matches('/').to_owned();
-        if !is_subject(&subject, false) {
+        // As it was written: a URL's path would have `>` and its like in another form.
+        let subject = rest.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+        if !is_subject(subject, false) {
             bail!(wrong());
         }
         let user = Some(url.username()).filter(|user| !user.is_empty()).map(str::to_owned);
         let port = url.port().map_or(String::new(), |port| format!(":{port}"));
         let server = format!("{}://{}{port}", url.scheme(), url.host_str().with_context(wrong)?);
-        Ok(Self { server, user, password: url.password().map(str::to_owned), subject, acknowledged })
+        Ok(Self {
+            server,
+            user,
+            password: url.password().map(str::to_owned),
+            subject: subject.to_owned(),
+            acknowledged,
+        })
     }
 }
 

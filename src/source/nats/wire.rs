@@ -166,7 +166,7 @@ pub fn is_subject(text: &str, wildcards: bool) -> bool {
             "" => false,
             "*" => wildcards,
             ">" => wildcards && index + 1 == tokens.len(),
-            token => !token.contains(['*', '>']) || !wildcards,
+            token => !token.contains(['*', '>']),
         })
 }
 
