@@ -193,3 +193,68 @@ pub const KAFKA_SESSION: Span = Span::from_secs(10);
 /// How long a Kafka client goes unserved while the pipeline takes nothing; then its partitions are paused and it is
 /// served, so that its group doesn't think it dead. Pausing throws away what was fetched ahead, so it is not done lightly.
 pub const KAFKA_STALL: Span = Span::from_secs(5);
+
+/// Default of `spool.sync`: how long an accepted record may wait for others to be made durable with it. Adds to the answer
+/// of a push, and to alert latency.
+pub const SPOOL_SYNC: Span = Span::from_micros(50_000);
+
+/// Default of `spool.size`, in bytes on disk: some 1.5 million lines, for as long as the archive cannot be reached.
+pub const SPOOL_BYTES: u64 = 1_000_000_000;
+
+/// Least `spool.size`, in bytes; `check` refuses less. A segment is an eighth of it and must hold a record of
+/// [`RECORD_BYTES`].
+pub const LEAST_SPOOL_BYTES: u64 = 16_000_000;
+
+/// Bytes of one segment of a spool, at most; they are deleted as a whole when all of it is sealed.
+pub const SPOOL_SEGMENT_BYTES: u64 = 64 << 20;
+
+/// Longest line of NATS' protocol in bytes, `INFO` with the addresses of a large cluster; a longer one is no NATS.
+pub const NATS_LINE_BYTES: usize = 64 << 10;
+
+/// Longest payload of a NATS message that is read, in bytes: the most that servers may be configured to take. Bounds the
+/// memory of a connection; what is longer than [`RECORD_BYTES`] becomes a dead letter.
+pub const NATS_PAYLOAD_BYTES: usize = 64 << 20;
+
+/// Bytes that are asked for in one read from a NATS connection.
+pub const NATS_READ_BYTES: usize = 64 << 10;
+
+/// How long a NATS server may take to let us in, or to take what we send.
+pub const NATS_CONNECT: Span = Span::from_secs(10);
+
+/// How often a NATS server is asked whether it is there, …
+pub const NATS_PING: Span = Span::from_secs(5);
+
+/// … and how long it may stay silent, with no message and no answer, before the connection is given up.
+pub const NATS_SILENCE: Span = Span::from_secs(15);
+
+/// First and longest pause before connecting to a NATS server again; in between it doubles.
+pub const NATS_BACKOFF: [Span; 2] = [Span::from_micros(100_000), Span::from_secs(5)];
+
+/// Deliveries that wait for the spool's writer, of up to a quarter of [`BATCH_BYTES`] each and one message.
+pub const SPOOL_QUEUE: usize = 4;
+
+/// How long a source is held back while its spool is full, before what comes is thrown away and counted. Below the 10 s after
+/// which a NATS server cuts off who doesn't read.
+pub const SPOOL_HOLD: Span = Span::from_secs(5);
+
+/// Default of `stall`: after so long without a message, a NATS subscription that had messages counts as stuck.
+pub const NATS_STALL: Span = Span::from_secs(120);
+
+/// Messages that are asked for at once from a JetStream consumer, …
+pub const JETSTREAM_PULL: usize = 2_048;
+
+/// … and their bytes: far below the 64 MB that a server holds back for a client before it cuts it off.
+pub const JETSTREAM_PULL_BYTES: u64 = 16 << 20;
+
+/// How long a request for messages stays with a JetStream server.
+pub const JETSTREAM_EXPIRES: Span = Span::from_secs(5);
+
+/// How long a JetStream server may take to answer a request.
+pub const JETSTREAM_ANSWER: Span = Span::from_secs(10);
+
+/// How long a JetStream server waits for an acknowledgement before it sends a message again. Far beyond `archive.flush`, as
+/// acknowledged is only what is sealed; a message that comes again nevertheless is passed over.
+pub const JETSTREAM_ACK_WAIT: Span = Span::from_secs(3_600);
+
+/// How long the end of a NATS subscription may take when headrig stops.
+pub const NATS_UNSUBSCRIBE: Span = Span::from_secs(2);

@@ -1,6 +1,7 @@
 //! `headrig generate`: the built-in log generator as a command.
 
 use super::kafka::Target;
+use super::nats;
 use crate::source::traffic::Traffic;
 use crate::time::clock::Clock;
 use crate::time::{EventTime, Span};
@@ -50,7 +51,8 @@ pub struct Args {
     #[arg(long)]
     pub pace: bool,
 
-    /// Where to: a file (made anew), kafka://HOST:PORT/TOPIC (a message a line), or `-` for standard output
+    /// Where to: a file (made anew); a message a line to kafka://HOST:PORT/TOPIC, nats://[USER:PASSWORD@]HOST:PORT/SUBJECT or,
+    /// with each message acknowledged, jetstream://HOST:PORT/SUBJECT; or `-` for standard output
     #[arg(long, short, value_name = "FILE|URL", default_value = "-")]
     pub output: String,
 }
@@ -91,8 +93,11 @@ fn open(text: &str) -> anyhow::Result<Box<dyn Write>> {
     match text.split_once("://") {
         _ if text == "-" => Ok(Box::new(io::stdout().lock())),
         Some(("kafka", _)) => Ok(Box::new(Target::parse(text)?.connect()?)),
+        Some(("nats" | "tls" | "jetstream", _)) => Ok(Box::new(nats::connect(text)?)),
         Some((scheme, _)) => {
-            bail!("cannot write to {text:?}: {scheme} is not built in this version, expected a file, kafka:// or `-`")
+            bail!(
+                "cannot write to {text:?}: {scheme} is not built, expected a file, kafka://, nats://, jetstream:// or `-`"
+            )
         }
         None => {
             let file = File::create(text).with_context(|| format!("cannot create {text:?}"))?;
@@ -176,9 +181,9 @@ mod tests {
             let error = check(options).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
-        for url in ["nats://x", "http://x/loki/api/v1/push"] {
+        for (url, expected) in [("nats://x", "as a NATS subject"), ("http://x/loki/api/v1/push", "http is not built")] {
             let error = open(url).err().unwrap().to_string();
-            assert!(error.contains("not built in this version"), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
         assert!(open("/no/such/folder/x").is_err());
         Cli::command().debug_assert();

@@ -8,6 +8,7 @@ mod display;
 mod generate;
 mod kafka;
 mod load;
+mod nats;
 mod report;
 mod run;
 mod schema;

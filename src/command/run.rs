@@ -41,6 +41,9 @@ pub(super) struct Args {
     /// How long a shutdown may take before it is cut off.
     #[arg(long, value_name = "DURATION", default_value_t = limits::DRAIN)]
     drain_timeout: Span,
+    /// Where what must outlive the process is kept: the spools of sources that cannot be read again.
+    #[arg(long, value_name = "DIR", env = "HEADRIG_DATA_DIR", default_value = "./headrig-data")]
+    data_dir: PathBuf,
 }
 
 /// Files that were read, and the sound plans in them.
@@ -89,7 +92,7 @@ fn conflict(plans: &[Plan]) -> Option<(String, &'static str)> {
 }
 
 async fn daemon(args: &Args, prepared: Prepared, clock: Arc<dyn Clock>) -> anyhow::Result<ExitCode> {
-    let surroundings = Surroundings { clock, telemetry: SelfMetrics::new() };
+    let surroundings = Surroundings { clock, telemetry: SelfMetrics::new(), data_dir: args.data_dir.clone() };
     let mut wishes = signals::listen(args.drain_timeout)?;
     let Prepared { mut files, plans } = prepared;
     let listen = plans[0].listen;

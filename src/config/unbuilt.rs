@@ -18,7 +18,7 @@ const KEYS: [(&str, &[&str]); 5] = [
 
 /// Types, kinds and steps by top-level key.
 const VARIANTS: [(&str, &[&str]); 4] = [
-    ("sources", &["nats", "jetstream", "loki_push", "otlp", "http", "syslog"]),
+    ("sources", &["loki_push", "otlp", "http", "syslog"]),
     ("transform", &["sample", "throttle", "dedupe", "parse", "split", "route"]),
     ("windows", &["session"]),
     ("notify", &["slack", "alertmanager", "pagerduty", "mail", "webhook", "loki", "kafka", "nats"]),

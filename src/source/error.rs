@@ -1,6 +1,8 @@
 //! What can go wrong with a source, and what to do about it.
 
 use super::broker::BrokerError;
+use super::nats::NatsError;
+use super::spool::SpoolError;
 use std::io;
 use std::path::PathBuf;
 
@@ -30,6 +32,10 @@ pub enum SourceError {
     Stdin { position: u64, source: io::Error },
     #[error(transparent)]
     Kafka(#[from] BrokerError),
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    #[error(transparent)]
+    Nats(#[from] NatsError),
 }
 
 impl SourceError {
@@ -57,6 +63,8 @@ impl SourceError {
             }
             Self::Open { .. } | Self::Read { .. } | Self::Stdin { .. } => None,
             Self::Kafka(error) => Some(error.hint()),
+            Self::Spool(error) => error.hint(),
+            Self::Nats(error) => error.hint(),
         }
     }
 }

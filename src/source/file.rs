@@ -345,7 +345,8 @@ mod tests {
     use super::*;
     use crate::limits::RECORD_BYTES;
     use crate::record::receipt::PartitionPosition;
-    use crate::source::testing::{clock, config, drive, lines_of, start};
+    use crate::source::testing::{clock, config, drive, lines_of, setting, start};
+    use crate::telemetry::metrics::SelfMetrics;
     use std::fmt::Write as _;
 
     /// Reads `paths` to the end, with what is `stored`, and returns the lines by partition and the new positions.
@@ -354,7 +355,8 @@ mod tests {
         paths: &[&str],
         stored: &Checkpoint,
     ) -> Result<(Vec<(String, String)>, Checkpoint), SourceError> {
-        let source = config(folder, paths, false).connect("disk", stored, clock())?;
+        let source =
+            config(folder, paths, false).connect("disk", stored, clock(), &setting(folder, &SelfMetrics::new()))?;
         assert!(source.finite());
         let (feeds, result) = drive(source);
         result?;
@@ -480,7 +482,9 @@ mod tests {
         let path = folder.path().join("a.log");
         let connect = || {
             fs::write(&path, "one\n".repeat(100_000)).unwrap();
-            config(folder.path(), &["a.log"], false).connect("disk", &Checkpoint::default(), clock()).unwrap()
+            config(folder.path(), &["a.log"], false)
+                .connect("disk", &Checkpoint::default(), clock(), &setting(folder.path(), &SelfMetrics::new()))
+                .unwrap()
         };
         let source = connect();
         assert_eq!(source.total_bytes(), Some(400_000));

@@ -334,7 +334,8 @@ impl Follower {
 mod tests {
     use super::*;
     use crate::source::Feed;
-    use crate::source::testing::{Running, clock, config, lines_of, start};
+    use crate::source::testing::{Running, clock, config, lines_of, setting, start};
+    use crate::telemetry::metrics::SelfMetrics;
     use std::fs::{File, OpenOptions};
     use std::io::Write;
 
@@ -351,7 +352,12 @@ mod tests {
             for (name, text) in files {
                 fs::write(folder.path().join(name), text).unwrap();
             }
-            let source = config(folder.path(), &["*.log*"], true).connect("disk", &Checkpoint::default(), clock());
+            let source = config(folder.path(), &["*.log*"], true).connect(
+                "disk",
+                &Checkpoint::default(),
+                clock(),
+                &setting(folder.path(), &SelfMetrics::new()),
+            );
             let (feeds, running) = start(source.unwrap());
             Self { folder, feeds, running }
         }

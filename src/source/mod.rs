@@ -11,7 +11,9 @@
 //! the hand-over that it is in, ends no partition and returns; what it had read but not handed on is before the
 //! position of the next start. Whoever receives goes on until the source has returned, or drops the receiver.
 //!
-//! Sources that read with blocking calls (`stdin`, `file`, `kafka`) have a thread of their own.
+//! Sources that read with blocking calls (`stdin`, `file`, `kafka`) have a thread of their own. Those that cannot be read
+//! again (`nats`) put what comes into a `spool` on disk, which is then what they read (`spooled`). `jetstream` keeps its
+//! position in the stream, and pulls no faster than the pipeline takes.
 
 mod broker;
 mod error;
@@ -19,11 +21,16 @@ mod file;
 mod fingerprint;
 mod follow;
 mod generate;
+mod jetstream;
 mod kafka;
 mod lane;
 mod lines;
+pub mod nats;
 mod offsets;
 mod outlet;
+mod pulled;
+mod spool;
+mod spooled;
 mod stdin;
 mod structlog;
 #[cfg(test)]
@@ -34,16 +41,19 @@ pub mod traffic;
 pub use broker::BrokerError;
 pub use error::SourceError;
 pub use outlet::{Buffers, Closed, Outlet};
+pub use spool::SpoolError;
 
 use crate::place::{Located, Problem};
 use crate::record::raw::{PartitionId, RawBatch};
 use crate::record::receipt::Checkpoint;
+use crate::telemetry::metrics::SelfMetrics;
 use crate::time::clock::Clock;
 use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
 use std::num::NonZeroU64;
+use std::path::Path;
 use std::sync::Arc;
 
 /// What a source hands on.
@@ -96,6 +106,22 @@ pub enum Config {
     Generate(GenerateConfig),
     /// Topics of a Kafka cluster, as a member of a consumer group.
     Kafka(Box<KafkaConfig>),
+    /// Messages of a NATS server, as Fly.io's log stream is one.
+    Nats(nats::NatsConfig),
+    /// Messages of a JetStream stream.
+    Jetstream(jetstream::JetstreamConfig),
+}
+
+/// What a source needs to know of the pipeline that it works for.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting<'s> {
+    /// The pipeline's name.
+    pub pipeline: &'s str,
+    /// What must outlive the process lies below this folder.
+    pub data_dir: &'s Path,
+    /// Whether there is an archive, which will say what is sealed.
+    pub archived: bool,
+    pub telemetry: &'s SelfMetrics,
 }
 
 impl Config {
@@ -105,12 +131,15 @@ impl Config {
             Self::Stdin(_) | Self::Generate(_) => Vec::new(),
             Self::File(config) => file::check(config),
             Self::Kafka(config) => topics::check(config),
+            Self::Nats(config) => nats::check(config),
+            Self::Jetstream(config) => jetstream::check(config),
         }
     }
 
     /// Opens what the source reads from. Starts nothing.
     ///
-    /// `name` is the source's name in the pipeline file; `stored` is what the archive holds already.
+    /// `name` is the source's name in the pipeline file; `stored` is what the archive holds already; `setting` is what is the
+    /// same for all sources of a pipeline.
     ///
     /// # Errors
     /// When the input isn't there or cannot be read.
@@ -119,6 +148,7 @@ impl Config {
         name: &str,
         stored: &Checkpoint,
         clock: Arc<dyn Clock>,
+        setting: &Setting<'_>,
     ) -> Result<Box<dyn Source>, SourceError> {
         Ok(match self {
             Self::Stdin(_) => Box::new(stdin::Stdin::connect(name)?),
@@ -126,6 +156,8 @@ impl Config {
             Self::File(config) => Box::new(file::Files::connect(config, name, stored)?),
             Self::Generate(config) => Box::new(generate::Generate::new(config, name, clock)),
             Self::Kafka(config) => Box::new(kafka::Kafka::connect(config, name, stored, clock.as_ref())?),
+            Self::Nats(config) => Box::new(nats::Nats::connect(config, name, stored, clock, setting)?),
+            Self::Jetstream(config) => Box::new(jetstream::Jetstream::connect(config, name, stored, clock, setting)?),
         })
     }
 }

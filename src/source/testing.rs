@@ -1,9 +1,10 @@
 //! What the tests of the sources share: driving one and looking at what it hands on.
 
-use super::{Config, Feed, FileConfig, Outlet, Source, SourceError};
+use super::{Config, Feed, FileConfig, Outlet, Setting, Source, SourceError};
 use crate::place::Located;
 use crate::record::raw::PartitionId;
 use crate::record::receipt::{Checkpoint, PartitionPosition};
+use crate::telemetry::metrics::SelfMetrics;
 use crate::time::clock::{Clock, SystemClock};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) fn clock() -> Arc<dyn Clock> {
     Arc::new(SystemClock::start())
+}
+
+/// A pipeline `p` with an archive, and its own folder for what outlives it.
+pub(super) fn setting<'s>(folder: &'s Path, telemetry: &'s SelfMetrics) -> Setting<'s> {
+    Setting { pipeline: "p", data_dir: folder, archived: true, telemetry }
 }
 
 pub(super) fn config(folder: &Path, paths: &[&str], follow: bool) -> Config {

@@ -5,7 +5,7 @@
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{CounterVec, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 /// All self-metrics of one daemon.
 #[derive(Debug, Clone)]
@@ -47,6 +47,12 @@ pub struct SelfMetrics {
     pub memory_budget_bytes: IntGaugeVec,
     /// What was flushed because memory was short, by pipeline and what (`row_group`).
     pub early_flushes: IntCounterVec,
+    /// Bytes of a spool on disk, by pipeline and source.
+    pub spool_bytes: IntGaugeVec,
+    /// Connections or subscriptions that were lost, by pipeline, source and kind (`broken`, `silent`, `stalled`, …).
+    pub source_interruptions: IntCounterVec,
+    /// Seconds between the last message before an interruption and the first after it, by pipeline and source.
+    pub source_gap_seconds: CounterVec,
     /// Successful and failed reloads.
     pub reloads: IntCounterVec,
 }
@@ -113,11 +119,10 @@ impl SelfMetrics {
                 "Bytes that all stages may hold together",
                 &["pipeline"],
             ),
-            early_flushes: counter(
-                "headrig_early_flushes_total",
-                "Flushes because memory was short",
-                &["pipeline", "what"],
-            ),
+            early_flushes: counter("headrig_early_flushes_total", "Flushes for want of memory", &["pipeline", "what"]),
+            spool_bytes: int_gauge("headrig_spool_bytes", "Bytes of a spool on disk", &["pipeline", "source"]),
+            source_interruptions: interruptions(&registry),
+            source_gap_seconds: gap_seconds(&registry),
             reloads: counter("headrig_reloads_total", "Reloads of the configuration", &["outcome"]),
             registry,
         }
@@ -133,6 +138,17 @@ impl Default for SelfMetrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn interruptions(registry: &Registry) -> IntCounterVec {
+    let options = Opts::new("headrig_source_interruptions_total", "Connections or subscriptions that were lost");
+    register(registry, IntCounterVec::new(options, &["pipeline", "source", "kind"]).expect("constant names are valid"))
+}
+
+fn gap_seconds(registry: &Registry) -> CounterVec {
+    let help = "Seconds between the last message before an interruption and the first after it";
+    let options = Opts::new("headrig_source_gap_seconds_total", help);
+    register(registry, CounterVec::new(options, &["pipeline", "source"]).expect("constant names are valid"))
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {

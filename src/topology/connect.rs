@@ -8,7 +8,7 @@ use crate::archive::{Archive, ArchiveError, ArchivePlan, FlushConfig, Kind};
 use crate::config::Plan;
 use crate::record::receipt::Checkpoint;
 use crate::sink::{self, Route, Sink, SinkError};
-use crate::source::{Source, SourceError};
+use crate::source::{Setting, Source, SourceError};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -62,9 +62,15 @@ impl Connected {
         let pipeline = plan.pipeline.clone();
         let (archive, checkpoint) = connect_archive(&plan, &surroundings)?;
         let mut sources = Vec::new();
+        let setting = Setting {
+            pipeline: &pipeline,
+            data_dir: &surroundings.data_dir,
+            archived: archive.is_some(),
+            telemetry: &surroundings.telemetry,
+        };
         for (name, config) in &plan.sources {
             let source = config
-                .connect(name, &checkpoint, Arc::clone(&surroundings.clock))
+                .connect(name, &checkpoint, Arc::clone(&surroundings.clock), &setting)
                 .map_err(|source| ConnectError::Source { name: name.clone(), source })?;
             sources.push((name.clone(), source));
         }

@@ -36,6 +36,7 @@ pub use run::{End, RunError};
 
 use crate::telemetry::metrics::SelfMetrics;
 use crate::time::clock::Clock;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What a running pipeline needs of its surroundings.
@@ -43,4 +44,6 @@ use std::sync::Arc;
 pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     pub telemetry: SelfMetrics,
+    /// What must outlive the process lies below this folder.
+    pub data_dir: PathBuf,
 }

@@ -17,3 +17,4 @@ mod sharing;
 mod failures;
 mod kafka;
 mod demo;
+mod nats;
