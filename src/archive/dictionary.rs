@@ -556,7 +556,7 @@ mod tests {
         // The dictionary is full in the middle of a page, of a piece and of the column.
         let texts = some(60_000, |n| if n % 3 == 0 { "again".into() } else { format!("{n:040}") });
         let file = check(&texts, 4);
-        let reader = SerializedFileReader::new(file.clone()).unwrap();
+        let reader = SerializedFileReader::new(file).unwrap();
         let column = reader.metadata().row_group(0).column(0);
         assert!(column.statistics().is_none(), "its least and greatest value are not known");
         let encodings: Vec<Encoding> = column.encodings().collect();

@@ -94,6 +94,7 @@ impl Broker {
     }
 
     /// For what mock brokers cannot do.
+    #[expect(clippy::print_stderr, reason = "what was not tested must be told")]
     fn real() -> Option<Self> {
         let broker = Self::any();
         if matches!(*broker.0, Some(Cluster::Mock(_))) {
