@@ -7,9 +7,9 @@
 use super::cut::Kinds;
 use super::fields::Fields;
 use super::learn::{Content, Lesson, Shape};
-use super::row::{APP, ATTRIBUTES, LEVEL, MESSAGE, TS};
+use super::row::{APP, LEVEL, MESSAGE, TS};
 use super::tape::write_text;
-use crate::record::schema::{ColumnType, Schema};
+use crate::record::schema::{ATTRIBUTES, ColumnType, Schema};
 
 /// What to append for one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::tape::{behind, kind, members, text, write_json, write_text};
 use super::timestamp::TimeFormats;
 use crate::limits;
 use crate::record::dead::DeadReason;
-use crate::record::schema::Schema;
+use crate::record::schema::{ATTRIBUTES, Schema};
 use crate::time::EventTime;
 use arrow::array::RecordBatch;
 use simd_json::{Node, StaticNode};
@@ -20,7 +20,6 @@ pub(super) const INGEST_TS: usize = 2;
 pub(super) const APP: usize = 3;
 pub(super) const LEVEL: usize = 8;
 pub(super) const MESSAGE: usize = 10;
-pub(super) const ATTRIBUTES: usize = 11;
 
 /// What is known of a record besides its own text.
 #[derive(Debug)]

@@ -14,9 +14,10 @@ use super::columns::Builder;
 use super::cut::{Cuts, Kinds, Piece};
 use super::layout::Layouts;
 use super::learn;
-use super::row::{ATTRIBUTES, Candidates, Chosen, Rows};
+use super::row::{Candidates, Chosen, Rows};
 use super::tape::write_text;
 use super::{Envelope, Format};
+use crate::record::schema::ATTRIBUTES;
 use crate::time::EventTime;
 
 /// What speculation did since it was asked last.

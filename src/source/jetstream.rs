@@ -21,7 +21,6 @@ use crate::place::{Located, Problem};
 use crate::record::raw::{Offset, PartitionId};
 use crate::record::receipt::Checkpoint;
 use crate::time::Span;
-use crate::time::clock::Clock;
 use futures::future::BoxFuture;
 use prometheus::IntCounterVec;
 use schemars::JsonSchema;
@@ -29,7 +28,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// `type: jetstream`
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -120,7 +118,6 @@ impl Jetstream {
         config: &JetstreamConfig,
         name: &str,
         stored: &Checkpoint,
-        _clock: Arc<dyn Clock>,
         setting: &Setting<'_>,
     ) -> Result<Self, SourceError> {
         let login = Login {

@@ -157,7 +157,7 @@ impl Config {
             Self::Generate(config) => Box::new(generate::Generate::new(config, name, clock)),
             Self::Kafka(config) => Box::new(kafka::Kafka::connect(config, name, stored, clock.as_ref())?),
             Self::Nats(config) => Box::new(nats::Nats::connect(config, name, stored, clock, setting)?),
-            Self::Jetstream(config) => Box::new(jetstream::Jetstream::connect(config, name, stored, clock, setting)?),
+            Self::Jetstream(config) => Box::new(jetstream::Jetstream::connect(config, name, stored, setting)?),
         })
     }
 }
