@@ -7,7 +7,7 @@
 
 use arrow::array::Int64Array;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use headrig::archive::{Archive, ArchivePlan};
+use headrig::archive::{Archive, ArchivePlan, Sealing};
 use headrig::config::{self, Plan};
 use headrig::decode::Decoder;
 use headrig::limits;
@@ -173,6 +173,7 @@ fn archive_all(folder: &std::path::Path, events: &[EventBatch], threads: NonZero
         schema: plan.schema,
         windows: plan.windows.iter().map(headrig::window::Plan::schema).collect(),
         threads,
+        sharing: None,
     };
     let (mut archive, _) = Archive::open(archive_plan, START).unwrap();
     let mut checkpoint = Checkpoint::default();
@@ -181,7 +182,7 @@ fn archive_all(folder: &std::path::Path, events: &[EventBatch], threads: NonZero
         let (source, partition, identity) = ("s".to_owned(), "stdin".to_owned(), String::new());
         checkpoint.set(PartitionPosition { source, partition, identity, position: batch.end });
     }
-    let receipt = archive.seal(&checkpoint, None).unwrap();
+    let receipt = archive.seal(&Sealing { checkpoint, ..Sealing::default() }).unwrap();
     assert_eq!(receipt.rows, events.iter().map(|batch| batch.rows.num_rows() as u64).sum::<u64>());
 }
 

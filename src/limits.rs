@@ -121,6 +121,21 @@ pub const ENCODE_BYTES: usize = 8 << 20;
 /// Bytes, as Arrow arrays, that wait in all files together. Beyond, rows are encoded as they come.
 pub const ENCODE_WAITING_BYTES: usize = 16 << 20;
 
+/// Seals of a chain after which those before the newest are folded into a summary: at one a minute, every four hours.
+pub const FOLD_ENTRIES: u64 = 256;
+
+/// Bytes of window and alert state that are kept within a seal; a larger state is an object of its own.
+pub const STATE_INLINE_BYTES: usize = 4_096;
+
+/// Daemons that find a name of their own in one data folder, per pipeline.
+pub const INSTANCES: usize = 64;
+
+/// Least time between two seals that are made only for alert events: what fires meanwhile is told together.
+pub const ALERT_SEAL: Span = Span::from_secs(1);
+
+/// How often a claim is tried again when another writer was faster.
+pub const CLAIM_ROUNDS: usize = 64;
+
 /// How often stored and waiting rows are looked at for a flush by time.
 pub const TICK: Span = Span::from_micros(200_000);
 

@@ -55,6 +55,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// What a source hands on.
 #[derive(Debug)]
@@ -65,6 +66,11 @@ pub enum Feed {
     Batch(RawBatch),
     /// The partition has no more.
     Ended(PartitionId),
+    /// Asks that partitions of a shared source become this daemon's. Answered with where each goes on, of those that were read
+    /// before; with nothing where there is no archive.
+    Claim { partitions: Vec<(String, String)>, claimed: oneshot::Sender<Checkpoint> },
+    /// Asks that all that was handed on before be sealed now, and is answered when it is.
+    Seal(oneshot::Sender<()>),
 }
 
 /// What a partition is called in checkpoints.
@@ -134,6 +140,11 @@ impl Config {
             Self::Nats(config) => nats::check(config),
             Self::Jetstream(config) => jetstream::check(config),
         }
+    }
+
+    /// Whether several daemons share its partitions; then they have to be claimed before they are read.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Kafka(_))
     }
 
     /// Opens what the source reads from. Starts nothing.

@@ -87,6 +87,7 @@ pub(super) fn lines_of(folder: &Path, feeds: &[Feed], stored: &Checkpoint) -> (V
                     position: batch.end,
                 });
             }
+            Feed::Claim { .. } | Feed::Seal(_) => panic!("files are shared with nobody: {feed:?}"),
             Feed::Ended(id) => assert!(ends[id.0].take().is_some(), "a partition ends once"),
         }
     }

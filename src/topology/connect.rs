@@ -1,12 +1,13 @@
 //! The second phase: opens archive, sources and receivers, and spawns nothing.
 
 use super::Surroundings;
+use super::books::{Books, Outgoing, StateError};
 use super::flow::Flow;
+use super::instance::{self, Instance, InstanceError};
 use super::memory::Memory;
 use super::progress::Progress;
-use crate::archive::{Archive, ArchiveError, ArchivePlan, FlushConfig, Kind};
+use crate::archive::{Archive, ArchiveError, ArchivePlan, FlushConfig, Kind, Opened, Sharing};
 use crate::config::Plan;
-use crate::record::receipt::Checkpoint;
 use crate::sink::{self, Route, Sink, SinkError};
 use crate::source::{Setting, Source, SourceError};
 use std::num::NonZeroUsize;
@@ -21,6 +22,10 @@ pub enum ConnectError {
     Source { name: String, source: SourceError },
     #[error("cannot open receiver {name}: {source}")]
     Sink { name: String, source: SinkError },
+    #[error("cannot begin pipeline {pipeline}: {source}")]
+    Instance { pipeline: String, source: InstanceError },
+    #[error("cannot go on with pipeline {pipeline}: {source}")]
+    State { pipeline: String, source: StateError },
 }
 
 impl ConnectError {
@@ -30,6 +35,12 @@ impl ConnectError {
             Self::Archive { source, .. } => source.hint(),
             Self::Source { source, .. } => source.hint(),
             Self::Sink { source, .. } => source.hint().map(str::to_owned),
+            Self::Instance { .. } => Some("let `--data-dir` be a folder that this user may write to".to_owned()),
+            Self::State { .. } => Some(
+                "a newer headrig may have written it: go on with that one; to begin with new windows and alerts instead, move \
+                 the archive's folder `_headrig/PIPELINE/state` away"
+                    .to_owned(),
+            ),
         }
     }
 }
@@ -46,7 +57,11 @@ pub struct Connected {
     pub(super) flow: Flow,
     pub(super) sources: Vec<(String, Box<dyn Source>)>,
     pub(super) archive: Option<(Archive, FlushConfig)>,
-    pub(super) checkpoint: Checkpoint,
+    pub(super) books: Books,
+    /// Alert events that an earlier run has sealed and not noted as delivered.
+    pub(super) due: Vec<Outgoing>,
+    /// Keeps this daemon's name from others.
+    pub(super) _instance: Option<Instance>,
     pub(super) receivers: Vec<(String, Box<dyn Sink>)>,
     pub(super) routes: Vec<Route>,
     pub(super) surroundings: Surroundings,
@@ -60,7 +75,7 @@ impl Connected {
     /// The first thing that cannot be opened.
     pub fn connect(mut plan: Plan, surroundings: Surroundings) -> Result<Self, ConnectError> {
         let pipeline = plan.pipeline.clone();
-        let (archive, checkpoint) = connect_archive(&plan, &surroundings)?;
+        let (archive, opened, instance) = connect_archive(&plan, &surroundings)?;
         let mut sources = Vec::new();
         let setting = Setting {
             pipeline: &pipeline,
@@ -70,7 +85,7 @@ impl Connected {
         };
         for (name, config) in &plan.sources {
             let source = config
-                .connect(name, &checkpoint, Arc::clone(&surroundings.clock), &setting)
+                .connect(name, &opened.known, Arc::clone(&surroundings.clock), &setting)
                 .map_err(|source| ConnectError::Source { name: name.clone(), source })?;
             sources.push((name.clone(), source));
         }
@@ -88,6 +103,10 @@ impl Connected {
         }
         let routes = std::mem::take(&mut plan.routes);
         let flow = Flow::new(&mut plan);
+        let names = receivers.iter().map(|(name, _)| name.clone()).collect();
+        let mut books = Books::new(names, opened.own);
+        let failed = |source| ConnectError::State { pipeline: pipeline.clone(), source };
+        let (due, _state) = books.restore(&opened.state).map_err(failed)?;
         Ok(Self {
             pipeline,
             threads: plan.limits.threads,
@@ -97,7 +116,9 @@ impl Connected {
             flow,
             sources,
             archive,
-            checkpoint,
+            books,
+            due,
+            _instance: instance,
             receivers,
             routes,
             surroundings,
@@ -131,18 +152,29 @@ impl Connected {
     }
 }
 
-type OpenArchive = (Option<(Archive, FlushConfig)>, Checkpoint);
+type OpenArchive = (Option<(Archive, FlushConfig)>, Opened, Option<Instance>);
 
 fn connect_archive(plan: &Plan, surroundings: &Surroundings) -> Result<OpenArchive, ConnectError> {
-    let Some(config) = &plan.archive else { return Ok((None, Checkpoint::default())) };
+    let Some(config) = &plan.archive else { return Ok((None, Opened::default(), None)) };
+    let shared: Vec<String> =
+        plan.sources.iter().filter(|(_, source)| source.is_shared()).map(|(name, _)| name.clone()).collect();
+    let sharing = (!shared.is_empty())
+        .then(|| instance::take(&surroundings.data_dir, &plan.pipeline, surroundings.clock.now().micros()));
+    let failed = |source| ConnectError::Instance { pipeline: plan.pipeline.clone(), source };
+    let sharing = sharing.transpose().map_err(failed)?;
+    let (sharing, instance) = match sharing {
+        Some(instance) => (Some(Sharing { chain: instance.name.clone(), sources: shared }), Some(instance)),
+        None => (None, None),
+    };
     let archive_plan = ArchivePlan {
         config: config.clone(),
         pipeline: plan.pipeline.clone(),
         schema: Arc::clone(&plan.schema),
         windows: plan.windows.iter().map(crate::window::Plan::schema).collect(),
         threads: ArchivePlan::all_cores(),
+        sharing,
     };
-    let (archive, checkpoint) = Archive::open(archive_plan, surroundings.clock.now())
+    let (archive, opened) = Archive::open(archive_plan, surroundings.clock.now())
         .map_err(|source| ConnectError::Archive { pipeline: plan.pipeline.clone(), source })?;
-    Ok((Some((archive, config.flush.clone())), checkpoint))
+    Ok((Some((archive, config.flush.clone())), opened, instance))
 }

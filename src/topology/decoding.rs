@@ -11,6 +11,7 @@ use super::memory::{Charge, Memory, Stage};
 use crate::decode::{self, Decoded, Decoder};
 use crate::limits;
 use crate::record::raw::{PartitionId, RawBatch};
+use crate::record::receipt::Checkpoint;
 use crate::source::{Buffers, Feed, PartitionName};
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -41,6 +42,8 @@ pub(super) enum Step {
     /// A decoded batch, which counts as held until the charge is dropped.
     Batch(Extent, Decoded, Charge),
     Ended(PartitionId),
+    Claim(Vec<(String, String)>, oneshot::Sender<Checkpoint>),
+    Seal(oneshot::Sender<()>),
 }
 
 /// What has been taken from the sources and waits for its turn.
@@ -180,6 +183,8 @@ impl Decoding {
         let waiting = match feed {
             Feed::Opened { name, .. } => Waiting::Ready(Step::Opened(name)),
             Feed::Ended(partition) => Waiting::Ready(Step::Ended(partition)),
+            Feed::Claim { partitions, claimed } => Waiting::Ready(Step::Claim(partitions, claimed)),
+            Feed::Seal(sealed) => Waiting::Ready(Step::Seal(sealed)),
             Feed::Batch(raw) => {
                 let charge = Memory::charge(&self.memory, Stage::Raw, raw.bytes.capacity() as u64);
                 match &mut self.way {
