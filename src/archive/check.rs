@@ -42,9 +42,13 @@ impl Config {
 
     /// The archive's folder.
     pub(crate) fn folder(&self) -> Result<PathBuf, ArchiveError> {
-        folder(&self.url.value)
-            .map_err(|bad| ArchiveError::Url { url: self.url.value.clone(), detail: bad.to_string() })
+        folder_of(&self.url.value)
     }
+}
+
+/// The folder of the archive that `url` names.
+pub(super) fn folder_of(url: &str) -> Result<PathBuf, ArchiveError> {
+    folder(url).map_err(|bad| ArchiveError::Url { url: url.to_owned(), detail: bad.to_string() })
 }
 
 /// Why a URL names no folder.

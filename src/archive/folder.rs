@@ -6,7 +6,7 @@ use super::store::{Placement, Store};
 use rustix::fs::FlockOperation;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -91,6 +91,18 @@ impl Store for Folder {
 
     fn size(&self, key: &str) -> Result<Option<u64>, ArchiveError> {
         disk::size(&self.path(key)?)
+    }
+
+    fn range(&self, key: &str, start: u64, length: u64) -> Result<Vec<u8>, ArchiveError> {
+        let path = self.path(key)?;
+        let read = || {
+            let mut file = File::open(&path)?;
+            file.seek(SeekFrom::Start(start))?;
+            let mut bytes = Vec::new();
+            file.take(length).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        read().map_err(ArchiveError::io("read", &path))
     }
 
     fn list(&self, folder: &str) -> Result<Vec<String>, ArchiveError> {

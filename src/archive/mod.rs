@@ -36,6 +36,7 @@ mod fold;
 mod folder;
 mod hex;
 mod hybrid;
+mod inspect;
 mod partition;
 mod plan;
 mod seal;
@@ -45,11 +46,13 @@ mod store;
 mod table;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod writer;
 
 pub use error::ArchiveError;
 pub use plan::{ArchivePlan, Opened, Sealed, Sealing, Sharing};
 pub use table::Kind;
+pub use verify::{Finding, Flaw, PipelineReport, Report, verify};
 pub use writer::Archive;
 
 use crate::place::Located;

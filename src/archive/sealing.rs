@@ -109,7 +109,7 @@ impl Archive {
             writer: self.writer.clone(),
             holds: self.holds(&sealing.checkpoint, &spans),
             given: self.given.clone(),
-            act: Act::Seal(Seal { watermark_us, spans, records, filtered, files, state }),
+            act: Act::Seal(Seal { watermark_us, spans, records, filtered, files, kept: self.kept.clone(), state }),
         })
     }
 

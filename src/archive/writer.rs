@@ -56,6 +56,8 @@ pub struct Archive {
     pub(crate) place: Place,
     /// Sources whose partitions have to be claimed.
     pub(super) shared: Vec<String>,
+    /// Tables that are written.
+    pub(super) kept: Vec<Kind>,
     data: Table,
     dead: Table,
     alerts: Table,
@@ -120,6 +122,7 @@ impl Archive {
         let footer = plan::fixed_footer(&plan, &writer);
         let window = |w: &WindowSchema| (w.window.clone(), plan::window_table(w, &footer));
         let mut archive = Self {
+            kept: plan.config.tables.value.clone(),
             data: plan::data_table(&plan, &footer),
             dead: plan::plain_table(Kind::Dead, table::dead_schema(), "ts", &["raw", "raw_bytes"], &footer),
             alerts: plan::plain_table(Kind::Alerts, table::alert_schema(), columns::WINDOW_END, &["id"], &footer),
