@@ -25,14 +25,19 @@ mod flow;
 mod memory;
 mod notifying;
 mod progress;
+mod roster;
 mod run;
+mod state;
 mod storing;
+#[cfg(test)]
+mod tests;
 
 pub use connect::{ConnectError, Connected};
 pub use decoding::Extent;
 pub use flow::{Flow, Outcome};
 pub use progress::{Progress, Totals};
 pub use run::{End, RunError};
+pub use state::{Restored, StateError};
 
 use crate::telemetry::metrics::SelfMetrics;
 use crate::time::clock::Clock;

@@ -257,7 +257,7 @@ impl Runner {
     }
 
     fn open(&mut self, name: PartitionName) {
-        self.flow.open(PartitionId(self.partitions.len()));
+        self.flow.open(PartitionId(self.partitions.len()), &name);
         self.partitions.push(Partition { name, silence: Span::ZERO, ended: false });
     }
 
