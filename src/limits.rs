@@ -90,6 +90,10 @@ pub const STATES_PER_WINDOW: usize = 1_000_000;
 /// is read much faster than it was written and may close days of windows between two seals by time.
 pub const WINDOW_ROWS_WAITING: usize = 100_000;
 
+/// Bytes of the state of windows, alerts and clock that is kept over a restart, before compression; a larger one is
+/// refused, when it is saved as when it is read. 100,000 groups with a count and a quantile take some 10 MB.
+pub const STATE_BYTES: usize = 1 << 30;
+
 /// Panes that a window may be put together from; `check` refuses more, which would make each closing a merge of that
 /// many states per group.
 pub const PANES_PER_WINDOW: i64 = 10_000;

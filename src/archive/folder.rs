@@ -6,7 +6,8 @@ use super::store::{Placement, Store};
 use rustix::fs::FlockOperation;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -96,10 +97,10 @@ impl Store for Folder {
     fn range(&self, key: &str, start: u64, length: u64) -> Result<Vec<u8>, ArchiveError> {
         let path = self.path(key)?;
         let read = || {
-            let mut file = File::open(&path)?;
-            file.seek(SeekFrom::Start(start))?;
-            let mut bytes = Vec::new();
-            file.take(length).read_to_end(&mut bytes)?;
+            let file = File::open(&path)?;
+            let there = file.metadata()?.len().saturating_sub(start).min(length);
+            let mut bytes = vec![0; there as usize];
+            file.read_exact_at(&mut bytes, start)?;
             Ok(bytes)
         };
         read().map_err(ArchiveError::io("read", &path))

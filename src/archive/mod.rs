@@ -32,6 +32,8 @@ mod dictionary;
 mod disk;
 mod encode;
 mod error;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod fold;
 mod folder;
 mod hex;
@@ -52,8 +54,12 @@ mod writer;
 pub use error::ArchiveError;
 pub use plan::{ArchivePlan, Opened, Sealed, Sealing, Sharing};
 pub use table::Kind;
+#[cfg(test)]
+pub(crate) use verify::verify_in;
 pub use verify::{Finding, Flaw, PipelineReport, Report, verify};
 pub use writer::Archive;
+#[cfg(test)]
+pub(crate) use writer::Place;
 
 use crate::place::Located;
 use crate::time::Span;

@@ -49,6 +49,8 @@ pub struct Opened {
     pub known: Checkpoint,
     /// What was kept with this writer's newest seal; empty when nothing.
     pub state: Vec<u8>,
+    /// How far event time had come at that seal.
+    pub watermark: Option<EventTime>,
 }
 
 /// What one seal shall say besides the rows that are staged.

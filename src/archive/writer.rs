@@ -46,6 +46,14 @@ pub(crate) struct Place {
     lock: Option<File>,
 }
 
+#[cfg(test)]
+impl Place {
+    /// A place of one pipeline without a lock, whose files are filled in `scratch`.
+    pub(crate) fn unlocked(store: Arc<dyn Store>, pipeline: &str, scratch: PathBuf) -> Self {
+        Self { store, keys: Keys::new(pipeline), scratch, lock: None }
+    }
+}
+
 /// An archive open for writing, by one thread. Of several writers of one chain one gets on. Dropping it makes nothing
 /// visible.
 #[derive(Debug)]
@@ -115,6 +123,7 @@ impl Archive {
         }
         staging::clear(&place.scratch)?;
         let state = sealed.as_ref().map(|sealed| seal::state(place.store.as_ref(), sealed)).transpose()?;
+        let watermark = sealed.as_ref().and_then(|sealed| sealed.watermark_us).map(EventTime::from_micros);
         let writer = format!("{}-{writer_started}", std::process::id());
         let number = newest.as_ref().map_or(1, |entry| entry.number + 1);
         let crew = Arc::new(Crew::new(plan.threads, &place.scratch)?);
@@ -142,7 +151,7 @@ impl Archive {
             broken: false,
         };
         let known = archive.resume()?;
-        let opened = Opened { own: archive.checkpoint(), known, state: archive.state.clone() };
+        let opened = Opened { own: archive.checkpoint(), known, state: archive.state.clone(), watermark };
         Ok((archive, opened))
     }
 

@@ -26,10 +26,10 @@ struct Waiting {
     sent: bool,
 }
 
-/// The kept state of a seal that this version cannot read.
+/// An outbox that this version cannot read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read the state that was kept with the newest seal: {0}")]
-pub struct StateError(pub(super) String);
+#[error("cannot read the alert events that were kept with the newest seal: {0}")]
+pub struct OutboxError(String);
 
 /// Names the events that one seal holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,16 +62,16 @@ impl Books {
     ///
     /// # Errors
     /// When `state` is none that [`Self::sealing`] made.
-    pub fn restore<'s>(&mut self, state: &'s [u8]) -> Result<(Vec<Outgoing>, &'s [u8]), StateError> {
+    pub fn restore<'s>(&mut self, state: &'s [u8]) -> Result<(Vec<Outgoing>, &'s [u8]), OutboxError> {
         if state.is_empty() {
             return Ok((Vec::new(), state));
         }
-        let short = || StateError("it is cut off".to_owned());
+        let short = || OutboxError("it is cut off".to_owned());
         let (length, rest) = state.split_at_checked(8).ok_or_else(short)?;
         let length = u64::from_le_bytes(length.try_into().expect("these are eight bytes"));
         let (outbox, flow) =
             usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length)).ok_or_else(short)?;
-        let outbox: Vec<Saved> = serde_json::from_slice(outbox).map_err(|error| StateError(error.to_string()))?;
+        let outbox: Vec<Saved> = serde_json::from_slice(outbox).map_err(|error| OutboxError(error.to_string()))?;
         for saved in outbox {
             let outgoing = saved.restore(&self.receivers);
             if !outgoing.to.is_empty() {

@@ -103,6 +103,7 @@ pub(super) struct Runner {
     seals: Option<Arc<watch::Sender<Checkpoint>>>,
     pub(super) tombstones: Arc<AtomicU64>,
     last_tick: Monotonic,
+    started: Monotonic,
     pub(super) told: Told,
     pub(super) end: End,
 }
@@ -140,6 +141,7 @@ impl Connected {
             notifying: Notifying::spawn(&pipeline, receivers, routes, &surroundings.telemetry, stop.clone()),
             storing: archive.map(|(archive, flush)| Storing::spawn(archive, flush, Arc::clone(&memory))),
             last_tick: surroundings.clock.monotonic(),
+            started: surroundings.clock.monotonic(),
             last_seal: surroundings.clock.monotonic(),
             pipeline,
             decode,
@@ -280,7 +282,7 @@ impl Runner {
     }
 
     fn open(&mut self, name: PartitionName) {
-        self.flow.open(PartitionId(self.partitions.len()));
+        self.flow.open(PartitionId(self.partitions.len()), &name);
         self.partitions.push(Partition { name, silence: Span::ZERO, ended: false });
     }
 
@@ -372,6 +374,11 @@ impl Runner {
                 alerts.extend(self.flow.idle(PartitionId(number)));
             }
         }
+        if now.since(self.started) >= limits::IDLE_AFTER && !self.flow.awaited().is_empty() {
+            let names: Vec<String> = self.flow.awaited().into_iter().map(|name| name.partition).collect();
+            tracing::debug!(partitions = names.join(" "), "partitions of the last run are not waited for any longer");
+            alerts.extend(self.flow.give_up());
+        }
         self.alert(alerts).await;
         self.take_receipts().await;
         for (receiver, id) in self.notifying.take_delivered() {
@@ -403,7 +410,11 @@ impl Runner {
             windows.clear();
         }
         let (done, receipt) = oneshot::channel();
-        let (ticket, sealing) = self.books.sealing(self.flow.now(), b"");
+        let state = self.flow.save().unwrap_or_else(|error| {
+            tracing::error!(pipeline = self.pipeline, %error, "a restart would begin with new windows and alerts");
+            Vec::new()
+        });
+        let (ticket, sealing) = self.books.sealing(self.flow.now(), &state);
         self.seals_asked.push_back(Asked { ticket, receipt, waiting });
         self.store(Work::Seal { sealing, windows, receipt: done }).await;
     }
