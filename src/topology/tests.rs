@@ -4,6 +4,7 @@ use super::state::{State, frame, unpack};
 use super::{Flow, Restored, StateError};
 use crate::alert::Abandoned;
 use crate::config;
+use crate::record::alert::AlertEvent;
 use crate::record::raw::{PartitionId, Positions, RawBatch};
 use crate::record::sample::{WindowRows, columns};
 use crate::record::state::write;
@@ -80,14 +81,14 @@ impl<'y> Run<'y> {
         id
     }
 
-    fn note(&mut self, events: Vec<crate::record::alert::AlertEvent>) {
+    fn note(&mut self, events: &[AlertEvent]) {
         self.alerts.extend(events.iter().map(|event| serde_json::to_string(event).unwrap()));
     }
 
     fn step(&mut self, step: &Step) {
         let id = self.id(step.partition);
         let alerts = self.flow.batch(&batch(id, &step.records)).alerts;
-        self.note(alerts);
+        self.note(&alerts);
         self.alive.insert(step.partition, false);
         match step.then {
             Then::Nothing => {}
@@ -95,13 +96,13 @@ impl<'y> Run<'y> {
             Then::Idle(partition) if self.alive.contains_key(&partition) => {
                 let id = self.id(partition);
                 let alerts = self.flow.idle(id);
-                self.note(alerts);
+                self.note(&alerts);
                 self.alive.insert(partition, true);
             }
             Then::End(partition) if self.alive.contains_key(&partition) => {
                 let id = self.id(partition);
                 let alerts = self.flow.end(id);
-                self.note(alerts);
+                self.note(&alerts);
                 self.alive.remove(&partition);
                 self.ids.remove(&partition);
             }
@@ -139,7 +140,7 @@ impl<'y> Run<'y> {
     fn end(mut self) -> Told {
         let saved = self.flow.save().unwrap();
         while let Some(alerts) = self.flow.finish_next() {
-            self.note(alerts);
+            self.note(&alerts);
         }
         self.drain();
         let late = self.flow.late_totals().into_iter().map(|(window, late)| (window.to_string(), late)).collect();

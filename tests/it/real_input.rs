@@ -135,14 +135,14 @@ fn flow_over(input: &[u8], yaml: &str, records: usize, parts: usize, between: Be
     let part = batches.len().div_ceil(parts);
     for (number, lines) in batches.enumerate() {
         let parted = number > 0 && number % part == 0;
-        if parted && number / part % 2 == 0 {
+        if parted && (number / part).is_multiple_of(2) {
             windows.extend(flow.drain_windows());
         }
         if parted && between == Between::Restart {
             let state = flow.save().unwrap();
             flow = born();
             flow.restore(&state).unwrap();
-            assert_eq!(flow.awaited(), [name.clone()]);
+            assert_eq!(flow.awaited(), std::slice::from_ref(&name));
             flow.open(PartitionId(0), &name);
         }
         let (mut bytes, mut ranges) = (Vec::new(), Vec::new());
