@@ -59,6 +59,10 @@ impl Faulty {
         Self { bucket: bucket.clone(), faults, calls: Mutex::new(0) }
     }
 
+    pub(crate) fn faults(&self) -> Faults {
+        self.faults
+    }
+
     /// Calls so far.
     pub(crate) fn calls(&self) -> u64 {
         *self.calls.lock().unwrap()

@@ -26,6 +26,7 @@ impl Archive {
             return Ok(Receipt { checkpoint, rows: 0, files: 0, bytes: 0, tables: Vec::new(), type_clashes: 0 });
         }
         self.guarded(|archive| {
+            archive.check_held(&sealing.checkpoint).inspect_err(|_| archive.staging.discard())?;
             let mut entry = archive.prepare(sealing).inspect_err(|_| archive.staging.discard())?;
             archive.commit(&mut entry)?;
             seal::place(archive.place.store.as_ref(), &entry)?;
@@ -56,6 +57,23 @@ impl Archive {
         checkpoint.partitions.iter().filter_map(stretch).collect()
     }
 
+    /// Shared partitions of which something was read since the last seal have to be this chain's.
+    fn check_held(&self, checkpoint: &Checkpoint) -> Result<(), ArchiveError> {
+        for now in checkpoint.partitions.iter().filter(|now| self.shared.contains(&now.source)) {
+            let name = (now.source.clone(), now.partition.clone());
+            if self.held.contains_key(&name) {
+                continue;
+            }
+            let (by, left_at) = self.lost.get(&name).map_or(("no other chain", None), |(by, at)| (by, Some(*at)));
+            if left_at.is_none_or(|left_at| now.position > left_at) {
+                let path = PathBuf::from(self.place.store.show(&self.place.keys.chain(&self.chain)));
+                let (source_name, partition) = name;
+                return Err(ArchiveError::Taken { path, source_name, partition, by: by.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
     /// Puts the entry at the end of the chain, behind claims that have come meanwhile. When this returns without an error, its
     /// rows are in the archive whatever happens.
     pub(crate) fn commit(&mut self, entry: &mut Entry) -> Result<(), ArchiveError> {
@@ -78,7 +96,10 @@ impl Archive {
                 return Err(ArchiveError::Taken { path: path(), source_name, partition, by: by.clone() });
             }
             entry.holds.retain(|held| !is_it(&held.at.source, &held.at.partition));
-            self.held.remove(&(given.source.clone(), given.partition.clone()));
+            let name = (given.source.clone(), given.partition.clone());
+            if let Some(Holding { at, .. }) = self.held.remove(&name) {
+                self.lost.insert(name, (by.clone(), at.map_or(0, |at| at.position)));
+            }
         }
         self.given.clone_from(&there.given);
         entry.given = there.given;

@@ -73,6 +73,8 @@ pub struct Archive {
     pub(super) staging: Staging,
     pub(super) held: BTreeMap<Name, Holding>,
     pub(super) given: Vec<chain::Given>,
+    /// Partitions that others have claimed since the start, who, and how far this writer had read them by then.
+    pub(super) lost: BTreeMap<Name, (String, u64)>,
     /// Number of the next entry.
     pub(super) number: u64,
     /// What the newest seal kept, and where.
@@ -143,6 +145,7 @@ impl Archive {
             place,
             staging,
             held: BTreeMap::new(),
+            lost: BTreeMap::new(),
             given: newest.map(|entry| entry.given).unwrap_or_default(),
             number,
             state: state.unwrap_or_default(),
@@ -175,12 +178,14 @@ impl Archive {
     fn hold(&mut self, holders: impl IntoIterator<Item = (Name, claim::Holder)>) {
         for (name, claim::Holder { at, epoch, .. }) in holders {
             self.given.retain(|given| (given.source.as_str(), given.partition.as_str()) != (&name.0, &name.1));
+            self.lost.remove(&name);
             self.held.insert(name, Holding { at, epoch });
         }
     }
 
     /// Makes partitions of shared sources this writer's own, whoever holds them now, and returns where each goes on; one that
-    /// nobody has read is not among them.
+    /// nobody has read is not among them. What was staged before has to be sealed first: rows of a partition that another
+    /// has claimed meanwhile show only then.
     ///
     /// # Errors
     /// When the claims cannot be put. Which of them were is found out by claiming again.

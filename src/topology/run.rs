@@ -296,6 +296,8 @@ impl Runner {
                 self.alert(alerts).await;
             }
             Step::Claim(partitions, claimed) if self.storing.is_some() => {
+                // Nothing of these may be staged, as it could be by one who was thought dead and isn't.
+                self.seal(Vec::new()).await;
                 self.store(Work::Claim(partitions, claimed)).await;
             }
             Step::Claim(_, claimed) => {
