@@ -265,6 +265,12 @@ impl Runner {
         match step {
             Step::Opened(name) => self.open(name),
             Step::Batch(extent, decoded, charge) => self.batch(extent, decoded, charge).await,
+            Step::Identified(partition, identity) => {
+                let name = &mut self.partitions[partition.0].name;
+                self.checkpoint.identify(&name.source, &name.partition, &name.identity, &identity);
+                name.identity = identity;
+            }
+            Step::Forgotten(name) => self.checkpoint.forget(&name.source, &name.partition, &name.identity),
             Step::Ended(partition) => {
                 self.partitions[partition.0].ended = true;
                 let alerts = self.flow.end(partition);
