@@ -324,3 +324,119 @@ pub(super) fn locate<'f>(wanted: impl Iterator<Item = (FileId, &'f Path)>) -> Ha
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::receipt::PartitionPosition;
+
+    const A: FileId = FileId { device: 1, inode: 10 };
+    const B: FileId = FileId { device: 1, inode: 11 };
+
+    fn look(path: &str, file_id: FileId, text: &str, size: u64) -> Look {
+        let head = text.as_bytes()[..text.len().min(fingerprint::HEAD_BYTES)].to_vec();
+        Look { path: path.into(), file_id, size, head }
+    }
+
+    fn known(entries: &[(&str, Identity, u64)]) -> Known {
+        let entry = |(name, identity, position): &(&str, Identity, u64)| PartitionPosition {
+            source: "s".to_owned(),
+            partition: (*name).to_owned(),
+            identity: identity.to_string(),
+            position: *position,
+        };
+        Known::new("s", &Checkpoint { partitions: entries.iter().map(entry).collect() })
+    }
+
+    /// Which names and positions files get when `entries` are known.
+    fn check(entries: &[(&str, Identity, u64)], looks: Vec<Look>, expected: &[(&str, u64)]) -> Known {
+        let mut known = known(entries);
+        let placed = known.assign(looks);
+        let got: Vec<_> = placed.iter().map(|p| (p.name.partition.as_str(), p.position)).collect();
+        assert_eq!(got, expected);
+        known
+    }
+
+    fn whole() -> String {
+        "2026-11-21 a line ".repeat(100)
+    }
+
+    #[test]
+    fn a_file_is_itself_wherever_it_lies() {
+        let id = Identity::new(A, b"one\n");
+        check(&[("a", id, 4)], vec![look("a", A, "one\ntwo\n", 8)], &[("a", 4)]);
+        let rotated = vec![look("a", B, "three\n", 6), look("a.1", A, "one\ntwo\n", 8)];
+        check(&[("a", id, 4)], rotated, &[("a#2", 0), ("a", 4)]);
+        let chain = [("a", id, 4), ("a#2", Identity::new(B, b"three\n"), 6)];
+        let later = FileId { device: 1, inode: 12 };
+        let rotated =
+            vec![look("a", later, "five\n", 5), look("a.1", B, "three\n", 6), look("a.2", A, "one\ntwo\n", 8)];
+        check(&chain, rotated, &[("a#3", 0), ("a#2", 6), ("a", 4)]);
+    }
+
+    #[test]
+    fn a_device_may_get_another_number() {
+        let after_the_boot = FileId { device: 2, ..A };
+        let entry = ("a", Identity::new(A, b"one\n"), 4);
+        check(&[entry], vec![look("a.1", after_the_boot, "one\ntwo\n", 8)], &[("a", 4)]);
+        check(&[entry], vec![look("a.1", after_the_boot, "two\none\n", 8)], &[("a.1", 0)]);
+    }
+
+    #[test]
+    fn an_inode_that_is_another_files_and_a_truncated_file_begin_anew() {
+        let entry = ("a", Identity::new(A, b"one\n"), 8);
+        for (text, size) in [("two\n and more", 13), ("one\n", 4)] {
+            let mut known = check(&[entry], vec![look("a", A, text, size)], &[("a", 0)]);
+            let forgotten = known.take_forgotten();
+            assert_eq!((forgotten.len(), forgotten[0].identity.clone()), (1, entry.1.to_string()));
+        }
+    }
+
+    #[test]
+    fn a_copy_is_known_by_its_head_once_the_file_is_gone_or_truncated() {
+        let text = whole();
+        let entry = ("a", Identity::new(A, &text.as_bytes()[..fingerprint::HEAD_BYTES]), 1_500);
+        check(&[entry], vec![look("a", B, &text, 1_800)], &[("a", 1_500)]);
+        check(&[entry], vec![look("a", A, "new\n", 4), look("a.1", B, &text, 1_800)], &[("a#2", 0), ("a", 1_500)]);
+        let both = vec![look("a", A, &text, 1_800), look("b", B, &text, 1_800)];
+        check(&[entry], both, &[("a", 1_500), ("b", 0)]);
+        check(&[entry], vec![look("a.1", B, &text, 1_400)], &[("a.1", 0)]);
+        let (other, own) = (FileId { device: 1, inode: 12 }, FileId { device: 1, inode: 13 });
+        let two = vec![look("Z", other, &text, 1_800), look("a", own, &text, 1_800)];
+        check(&[entry], two, &[("Z", 0), ("a", 1_500)]);
+    }
+
+    #[test]
+    fn a_short_head_alone_says_nothing() {
+        let entry = ("a", Identity::new(A, b"level,message\n"), 14);
+        check(&[entry], vec![look("b", B, "level,message\nINFO,x\n", 21)], &[("b", 0)]);
+        let line = whole()[..300].to_owned();
+        let entry = ("a", Identity::new(A, line.as_bytes()), 300);
+        check(&[entry], vec![look("b", B, &whole(), 1_800)], &[("a", 300)]);
+        let further = ("a", Identity::new(A, line.as_bytes()), 301);
+        check(&[further], vec![look("b", B, &whole(), 1_800)], &[("b", 0)]);
+    }
+
+    #[test]
+    fn what_earlier_versions_stored_still_counts() {
+        let short = Identity::new(A, b"one\n").of_copy();
+        check(&[("a", short, 4)], vec![look("a", A, "one\ntwo\n", 8)], &[("a", 4)]);
+        check(&[("a", short, 4)], vec![look("a", A, "two\none\n", 8)], &[("a", 0)]);
+        check(&[("a", short, 4)], vec![look("a.1", A, "one\ntwo\n", 8)], &[("a.1", 0)]);
+        let text = whole();
+        let full = Identity::new(A, &text.as_bytes()[..fingerprint::HEAD_BYTES]).of_copy();
+        check(&[("a", full, 1_500)], vec![look("a.1", A, &text, 1_800)], &[("a", 1_500)]);
+    }
+
+    #[test]
+    fn files_that_are_gone_do_not_pile_up() {
+        let mut known = known(&[]);
+        for number in 0..FILES_GONE as u64 + 3 {
+            let identity = Identity::new(FileId { device: 1, inode: number }, b"one\n");
+            known.leave(Entry { name: number.to_string(), identity, position: 4 });
+        }
+        let forgotten: Vec<_> = known.take_forgotten().into_iter().map(|name| name.partition).collect();
+        assert_eq!(forgotten, ["0", "1", "2"]);
+        assert_eq!((known.gone.len(), known.take_forgotten().len()), (FILES_GONE, 0));
+    }
+}
