@@ -356,13 +356,17 @@ fn window_table(window: &WindowSchema, footer: &[KeyValue]) -> Table {
     Table::plain(Kind::Windows, folder, window.arrow.clone(), columns::WINDOW_START, &[], footer)
 }
 
-/// Per partition the positions `[start, end)` that lie between two seals, as JSON; `start` is null where the earlier
-/// one doesn't know the partition.
+/// Per partition that went on the positions `[start, end)` that lie between two seals, as JSON; `start` is null where the
+/// earlier one doesn't know the partition. Of thousands of followed files, most are silent between two seals.
 fn position_range(before: &Checkpoint, after: &Checkpoint) -> String {
+    let key = |p: &PartitionPosition| (p.source.clone(), p.partition.clone());
+    let known: HashMap<_, _> = before.partitions.iter().map(|p| (key(p), p)).collect();
     let range = |now: &PartitionPosition| {
-        let known = before.find(&now.source, &now.partition).filter(|p| p.identity == now.identity);
-        serde_json::json!({ "source": now.source, "partition": now.partition, "identity": now.identity,
-            "start": known.map(|p| p.position), "end": now.position })
+        let known = known.get(&key(now)).filter(|p| p.identity == now.identity).map(|p| p.position);
+        (known != Some(now.position)).then(|| {
+            serde_json::json!({ "source": now.source, "partition": now.partition, "identity": now.identity,
+                "start": known, "end": now.position })
+        })
     };
-    serde_json::Value::Array(after.partitions.iter().map(range).collect()).to_string()
+    serde_json::Value::Array(after.partitions.iter().filter_map(range).collect()).to_string()
 }

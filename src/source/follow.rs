@@ -13,7 +13,7 @@
 //!   before it is clear that it's no such copy.
 //! - A file without a whole line is no partition yet: there is nothing to tell it by.
 
-use super::file::find;
+use super::file::{Found, Stamp, find};
 use super::fingerprint::{FileId, HEAD_BYTES, Identity};
 use super::known::{self, Known, Look, Placed};
 use super::outlet::blocking;
@@ -60,11 +60,16 @@ impl Follow {
             }
         }
         let (old, new): (Vec<_>, Vec<_>) = known.assign(looks).into_iter().partition(|placed| placed.known);
-        let heads = Heads::of(old.iter().map(|placed| (&placed.identity, placed.position)));
+        let mut heads = Heads::of(old.iter().map(|placed| (&placed.identity, placed.position)));
         let mut placed = old;
         for new in new {
             // It may be the copy of a rotation under way, and waits for a scan.
-            if heads.has(&new.look.head) { known.unplace(&new) } else { placed.push(new) }
+            if heads.has(&new.look.head) {
+                known.unplace(&new);
+            } else {
+                heads.add(&new.identity, 0);
+                placed.push(new);
+            }
         }
         placed.sort_by(|a, b| a.look.path.cmp(&b.look.path));
         let rescued = known.rescue(setting.telemetry, setting.pipeline);
@@ -94,11 +99,15 @@ struct Heads(HashMap<usize, HashSet<Identity>>);
 
 impl Heads {
     fn of<'i>(files: impl Iterator<Item = (&'i Identity, u64)>) -> Self {
-        let mut heads: HashMap<usize, HashSet<Identity>> = HashMap::new();
-        for (identity, _) in files.filter(|(identity, position)| identity.tells_alone(*position)) {
-            heads.entry(identity.length).or_default().insert(identity.of_copy());
+        let mut heads = Self(HashMap::new());
+        files.for_each(|(identity, position)| heads.add(identity, position));
+        heads
+    }
+
+    fn add(&mut self, identity: &Identity, position: u64) {
+        if identity.tells_alone(position) {
+            self.0.entry(identity.length).or_default().insert(identity.of_copy());
         }
-        Self(heads)
     }
 
     /// Whether a file that begins with `head` may be a copy of one of them.
@@ -277,8 +286,7 @@ impl Follower {
             }
             match fs::metadata(&tail.path) {
                 Ok(metadata) if FileId::of(&metadata) == tail.file_id => {
-                    let stamp = super::file::Stamp::of(&metadata);
-                    tail.behind |= !tail.is_open() && tail.stamp.replace(stamp) != Some(stamp);
+                    tail.see(Stamp::of(&metadata));
                 }
                 _ => self.scan.hurry(),
             }
@@ -304,10 +312,21 @@ impl Follower {
             if tail.path != file.path || !tail.listed {
                 tail.leave(Some(&file.path), now);
             }
-            tail.behind |= !tail.is_open() && tail.stamp.replace(file.stamp) != Some(file.stamp);
+            tail.see(file.stamp);
         }
         self.miss(&missing, now)?;
-        let heads = Heads::of(self.tails.iter().filter(|t| !t.ended).map(|tail| (&tail.identity, tail.position)));
+        let looks = self.choose(new, now);
+        for placed in self.known.assign(looks) {
+            self.add(placed, now)?;
+        }
+        self.scan.end(started, self.outlet.clock().monotonic());
+        Ok(())
+    }
+
+    /// Which of the files that are not followed shall be from now on; sees to it that the others are looked at again.
+    fn choose(&mut self, new: Vec<Found>, now: Monotonic) -> Vec<Look> {
+        let live = self.tails.iter().filter(|tail| !tail.ended);
+        let mut heads = Heads::of(live.map(|tail| (&tail.identity, tail.position)));
         let mut looks = Vec::new();
         for file in new {
             if file.stamp.size == 0 {
@@ -329,14 +348,11 @@ impl Follower {
             } else if self.tails.iter().any(|tail| !tail.ended && tail.comes_before(&file.path, now)) {
                 self.scan.come_back();
             } else if !(heads.has(&look.head) && self.scan.may_be_copy(&look, now)) {
+                heads.add(&look.identity(), 0);
                 looks.push(look);
             }
         }
-        for placed in self.known.assign(looks) {
-            self.add(placed, now)?;
-        }
-        self.scan.end(started, self.outlet.clock().monotonic());
-        Ok(())
+        looks
     }
 
     /// Sees to files that no pattern finds any more. One that is closed is looked for in its folder.

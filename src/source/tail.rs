@@ -101,6 +101,16 @@ impl Tail {
         }
     }
 
+    /// Takes note of what a closed file shows from outside.
+    pub(super) fn see(&mut self, stamp: Stamp) {
+        if !self.is_open() {
+            self.behind |= match self.stamp.replace(stamp) {
+                Some(before) => before != stamp,
+                None => stamp.size != self.position,
+            };
+        }
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.reader.is_some()
     }
@@ -174,10 +184,12 @@ impl Tail {
     pub(super) fn visit(&mut self, outlet: &Outlet, now: Monotonic) -> Result<Visit, Stop> {
         let Some(reader) = &mut self.reader else { return Ok(Visit::Idle) };
         let before = reader.lines.position();
-        self.behind = reader.fill()?;
+        let more = reader.fill()?;
         let after = reader.lines.position();
         let failed = |source| SourceError::Read { path: self.path.clone(), position: after, source };
         let stamp = Stamp::of(&reader.file.metadata().map_err(failed)?);
+        // What came after the end was read must not be taken for seen.
+        self.behind = more || stamp.size > after;
         if after > before {
             self.active = now;
         }
