@@ -49,7 +49,7 @@ pub use spool::SpoolError;
 
 use crate::place::{Located, Problem};
 use crate::record::raw::{PartitionId, RawBatch};
-use crate::record::receipt::Checkpoint;
+use crate::record::receipt::{Checkpoint, PartitionPosition};
 use crate::telemetry::metrics::SelfMetrics;
 use crate::time::clock::Clock;
 use futures::future::BoxFuture;
@@ -85,6 +85,14 @@ pub struct PartitionName {
     pub partition: String,
     /// Tells this partition from an earlier one of the same name; empty where positions mean nothing to a later run.
     pub identity: String,
+}
+
+impl PartitionName {
+    /// The partition, read up to `position`.
+    pub fn at(&self, position: u64) -> PartitionPosition {
+        let (source, partition, identity) = (self.source.to_string(), self.partition.clone(), self.identity.clone());
+        PartitionPosition { source, partition, identity, position }
+    }
 }
 
 /// A connected source.

@@ -13,7 +13,7 @@ use crate::decode::{self, Decoded};
 use crate::limits;
 use crate::record::alert::{AlertEvent, AlertStatus};
 use crate::record::raw::PartitionId;
-use crate::record::receipt::{Checkpoint, PartitionPosition, Receipt};
+use crate::record::receipt::{Checkpoint, Receipt};
 use crate::source::{Outlet, PartitionName, Source, SourceError};
 use crate::time::Span;
 use crate::time::clock::Monotonic;
@@ -281,15 +281,9 @@ impl Runner {
 
     async fn batch(&mut self, extent: Extent, decoded: Decoded, charge: Charge) {
         let outcome = self.flow.decoded(extent, decoded);
-        let partition = &mut self.partitions[extent.partition.0];
-        partition.silence = Span::ZERO;
-        let name = partition.name.clone();
-        self.checkpoint.set(PartitionPosition {
-            source: name.source.to_string(),
-            partition: name.partition.clone(),
-            identity: name.identity.clone(),
-            position: extent.end,
-        });
+        self.partitions[extent.partition.0].silence = Span::ZERO;
+        let name = self.partitions[extent.partition.0].name.clone();
+        self.checkpoint.set(name.at(extent.end));
         self.count(&name.source, extent, &outcome);
         let Outcome { rows, dead, alerts, .. } = outcome;
         if rows.num_rows() > 0 && self.tables.contains(&Kind::Data) {
