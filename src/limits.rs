@@ -151,7 +151,7 @@ pub const HTTP_DRAIN: Span = Span::from_secs(5);
 pub const FILES_OPEN: usize = 32;
 
 /// Files of one source that are followed at a time. More are passed over with a warning until one ends. A silent file
-/// costs one system call per [`FOLLOW_SCAN`] or two and about 500 bytes, no descriptor.
+/// costs one system call per [`FOLLOW_SCAN`] or two and about 2 kB in the whole pipeline, no descriptor.
 pub const FILES_FOLLOWED: usize = 100_000;
 
 /// Followed files that are open at a time; one more closes the one that has been silent for longest, or waits while all
