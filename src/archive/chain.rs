@@ -95,6 +95,9 @@ pub(crate) struct Stretch {
     pub(crate) source: String,
     pub(crate) partition: String,
     pub(crate) identity: String,
+    /// The identity that the partition had before `start`, where it was another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) was: Option<String>,
     /// `None`: the partition's beginning.
     pub(crate) start: Option<u64>,
     pub(crate) end: u64,

@@ -52,7 +52,7 @@ mod verify;
 mod writer;
 
 pub use error::ArchiveError;
-pub use plan::{ArchivePlan, Opened, Sealed, Sealing, Sharing};
+pub use plan::{ArchivePlan, Identified, Opened, Sealed, Sealing, Sharing};
 pub use table::Kind;
 #[cfg(test)]
 pub(crate) use verify::verify_in;

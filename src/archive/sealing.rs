@@ -2,7 +2,7 @@
 
 use super::chain::{self, Act, Entry, FORMAT, Seal, StateRef, Stretch};
 use super::partition::file_name;
-use super::plan::{Sealed, Sealing};
+use super::plan::{Identified, Sealed, Sealing};
 use super::table::Kind;
 use super::writer::{Archive, Holding};
 use super::{ArchiveError, fold, seal};
@@ -19,8 +19,7 @@ impl Archive {
     /// When a file cannot be written, synced or placed, or another writer has sealed or claimed meanwhile. Whether the seal
     /// was committed is found out by opening the archive again.
     pub fn seal(&mut self, sealing: &Sealing) -> Result<Receipt, ArchiveError> {
-        let idle =
-            self.staging.rows() == 0 && self.moves(&sealing.checkpoint).is_empty() && sealing.state == self.state;
+        let idle = self.staging.rows() == 0 && self.moves(sealing).is_empty() && sealing.state == self.state;
         if !self.broken && idle {
             let checkpoint = self.checkpoint();
             return Ok(Receipt { checkpoint, rows: 0, files: 0, bytes: 0, tables: Vec::new(), type_clashes: 0 });
@@ -34,27 +33,29 @@ impl Archive {
         })
     }
 
-    /// The positions by which each partition has moved since the last seal.
-    fn moves(&self, checkpoint: &Checkpoint) -> Vec<Stretch> {
+    /// The positions by which each partition has moved since the last seal, and identities that have changed.
+    fn moves(&self, sealing: &Sealing) -> Vec<Stretch> {
         let stretch = |now: &PartitionPosition| {
             let name = (now.source.clone(), now.partition.clone());
             let known = self.held.get(&name).and_then(|holding| holding.at.as_ref());
-            let known = known.filter(|known| known.identity == now.identity);
+            let known = known.filter(|known| now.identity == identity_now(known, &sealing.identified));
             // Of a shared one the archive knows better: what the flow says may be older than a claim.
             let moved = match known {
                 Some(known) if self.shared.contains(&now.source) => now.position > known.position,
-                Some(known) => now.position != known.position,
+                Some(known) => now.position != known.position || now.identity != known.identity,
                 None => !self.shared.contains(&now.source) || self.held.contains_key(&name),
             };
+            let was = known.map(|known| &known.identity).filter(|was| **was != now.identity);
             moved.then(|| Stretch {
                 source: now.source.clone(),
                 partition: now.partition.clone(),
                 identity: now.identity.clone(),
+                was: was.cloned(),
                 start: known.map(|known| known.position),
                 end: now.position,
             })
         };
-        checkpoint.partitions.iter().filter_map(stretch).collect()
+        sealing.checkpoint.partitions.iter().filter_map(stretch).collect()
     }
 
     /// Shared partitions of which something was read since the last seal have to be this chain's.
@@ -109,7 +110,7 @@ impl Archive {
 
     /// Ends the staged files, durably, and says what shall be sealed.
     pub(crate) fn prepare(&mut self, sealing: &Sealing) -> Result<Entry, ArchiveError> {
-        let spans = self.moves(&sealing.checkpoint);
+        let spans = self.moves(sealing);
         let ranges = serde_json::to_string(&spans).expect("positions are JSON");
         let mut footer = vec![KeyValue::new("headrig.position_range".to_owned(), ranges)];
         let watermark = sealing.watermark;
@@ -194,4 +195,13 @@ impl Archive {
             tracing::warn!(%error, "cannot tidy the archive up behind a seal; it is tried again later");
         }
     }
+}
+
+/// The identity that a partition has behind these changes.
+fn identity_now<'i>(known: &'i PartitionPosition, changes: &'i [Identified]) -> &'i str {
+    let its = changes.iter().filter(|change| change.source == known.source && change.partition == known.partition);
+    its.fold(
+        known.identity.as_str(),
+        |identity, change| if change.before == identity { &change.after } else { identity },
+    )
 }

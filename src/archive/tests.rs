@@ -639,3 +639,35 @@ fn verify_finds_nothing_in_a_sound_archive_and_names_each_flaw() {
     assert!(found.iter().any(|f| f == "MissingEntry chain main has no entries 2 to 2"), "{found:?}");
     assert!(found.iter().any(|f| f.starts_with("Gap ")) && found.iter().any(|f| f.starts_with("Orphan ")), "{found:?}");
 }
+
+#[test]
+fn a_partition_whose_identity_grows_stays_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut archive, _) = open(root.path());
+    let mut checkpoint = at(10);
+    archive.seal(&Sealing { checkpoint: checkpoint.clone(), ..Sealing::default() }).unwrap();
+    for (before, after, position) in [("x", "y", 10), ("y", "z", 25)] {
+        checkpoint.identify("in", "stdin", before, after);
+        checkpoint.partitions[0].position = position;
+        let change = |before: &str, after: &str| super::Identified {
+            source: "in".to_owned(),
+            partition: "stdin".to_owned(),
+            before: before.to_owned(),
+            after: after.to_owned(),
+        };
+        let identified = vec![change("other", "y"), change(before, after)];
+        archive.seal(&Sealing { checkpoint: checkpoint.clone(), identified, ..Sealing::default() }).unwrap();
+        assert_eq!(flaws(root.path(), false), Vec::<String>::new());
+    }
+    // A file of that name that is another one begins at its own beginning.
+    checkpoint.partitions[0] =
+        PartitionPosition { identity: "new".to_owned(), position: 5, ..checkpoint.partitions[0].clone() };
+    archive.seal(&Sealing { checkpoint: checkpoint.clone(), ..Sealing::default() }).unwrap();
+    assert_eq!(flaws(root.path(), false), Vec::<String>::new());
+    checkpoint.partitions.clear();
+    archive.write_events(&events(0, 1)).unwrap();
+    archive.seal(&Sealing { checkpoint, records: 1, ..Sealing::default() }).unwrap();
+    drop(archive);
+    assert_eq!(open(root.path()).1, Checkpoint::default(), "what the flow forgets is forgotten");
+    assert_eq!(flaws(root.path(), false), Vec::<String>::new());
+}

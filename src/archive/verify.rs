@@ -242,9 +242,21 @@ impl Pipeline {
 
     /// Each partition's positions, from the first on, in one piece.
     fn check_positions(&self, report: &mut Report) {
+        // What an identity was before: the first one stands for all that followed.
+        let renamed: BTreeMap<(&str, &str, &str), &str> = self
+            .spans
+            .iter()
+            .filter_map(|span| Some(((&*span.source, &*span.partition, &*span.identity), span.was.as_deref()?)))
+            .collect();
         let mut partitions: BTreeMap<(&str, &str, &str), Vec<&Stretch>> = BTreeMap::new();
         for span in &self.spans {
-            partitions.entry((&span.source, &span.partition, &span.identity)).or_default().push(span);
+            let mut key = (&*span.source, &*span.partition, &*span.identity);
+            // No chain is longer than there are names, whatever the entries say.
+            for _ in 0..renamed.len() {
+                let Some(was) = renamed.get(&key) else { break };
+                key.2 = was;
+            }
+            partitions.entry(key).or_default().push(span);
         }
         for ((source, partition, _), mut spans) in partitions {
             // One that begins at the beginning comes before all others.

@@ -4,7 +4,7 @@
 //! after a crash has the same id. It stays in the *outbox*, which is part of each seal's state, until its receivers have
 //! it; the seal after that says so. What a start finds in the outbox is sent (again).
 
-use crate::archive::Sealing;
+use crate::archive::{Identified, Sealing};
 use crate::record::alert::{AlertEvent, AlertStatus};
 use crate::record::receipt::{Checkpoint, PartitionPosition};
 use crate::source::PartitionName;
@@ -40,6 +40,7 @@ pub struct Ticket(u64);
 pub struct Books {
     receivers: Vec<String>,
     checkpoint: Checkpoint,
+    identified: Vec<Identified>,
     records: u64,
     filtered: u64,
     outbox: VecDeque<Waiting>,
@@ -94,6 +95,22 @@ impl Books {
         self.filtered += filtered;
     }
 
+    /// A partition's identity says more by now; it is the same partition.
+    pub fn identify(&mut self, name: &PartitionName, identity: &str) {
+        self.checkpoint.identify(&name.source, &name.partition, &name.identity, identity);
+        self.identified.push(Identified {
+            source: name.source.to_string(),
+            partition: name.partition.clone(),
+            before: name.identity.clone(),
+            after: identity.to_owned(),
+        });
+    }
+
+    /// Nobody will ask for the partition's position again.
+    pub fn forget(&mut self, name: &PartitionName) {
+        self.checkpoint.forget(&name.source, &name.partition, &name.identity);
+    }
+
     /// Puts an event into the outbox.
     pub fn alert(&mut self, event: AlertEvent, to: Vec<usize>) {
         if !to.is_empty() {
@@ -115,6 +132,7 @@ impl Books {
             checkpoint: self.checkpoint.clone(),
             watermark,
             state: self.state(flow),
+            identified: std::mem::take(&mut self.identified),
             records: std::mem::take(&mut self.records),
             filtered: std::mem::take(&mut self.filtered),
         };

@@ -119,6 +119,11 @@ impl Flow {
         self.roster.open(partition, name);
     }
 
+    /// The partition has another name by now; it is the same partition.
+    pub fn identify(&mut self, partition: PartitionId, name: &PartitionName) {
+        self.roster.identify(partition, name);
+    }
+
     /// Partitions of the restored state that hold the clock back, as they delivered until the end of the earlier run, and have
     /// not been opened in this one.
     pub fn awaited(&self) -> Vec<PartitionName> {

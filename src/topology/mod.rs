@@ -31,6 +31,8 @@ mod roster;
 mod run;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod simulation_shared;
 mod state;
 mod storing;
 mod telling;

@@ -107,6 +107,13 @@ impl Roster {
         self.names.insert(number, name.clone());
     }
 
+    /// Renames a partition that has not ended.
+    pub(super) fn identify(&mut self, partition: PartitionId, name: &PartitionName) {
+        if let Some(known) = self.names.get_mut(&self.numbers[partition.0]) {
+            known.clone_from(name);
+        }
+    }
+
     /// See [`StreamClock::observe`].
     pub(super) fn observe(
         &mut self,

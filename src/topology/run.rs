@@ -290,6 +290,13 @@ impl Runner {
         match step {
             Step::Opened(name) => self.open(name),
             Step::Batch(extent, decoded, charge) => self.batch(extent, decoded, charge).await,
+            Step::Identified(partition, identity) => {
+                let name = &mut self.partitions[partition.0].name;
+                self.books.identify(name, &identity);
+                name.identity = identity;
+                self.flow.identify(partition, name);
+            }
+            Step::Forgotten(name) => self.books.forget(&name),
             Step::Ended(partition) => {
                 self.partitions[partition.0].ended = true;
                 let alerts = self.flow.end(partition);

@@ -45,17 +45,17 @@ const SECOND: i64 = 1_000_000;
 const RECEIVERS: [&str; 2] = ["ops", "page"];
 
 /// Numbers by a seed.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_add(1);
         scramble(self.0) % sides
     }
 }
 
 /// The lines of each partition. Stamps are up to 20 s out of order, so that nothing is late however partitions are read.
-fn input(seed: u64) -> Vec<Vec<String>> {
+pub(super) fn input(seed: u64) -> Vec<Vec<String>> {
     let mut dice = Dice(scramble(seed));
     let partitions = 1 + dice.roll(3);
     let line = |dice: &mut Dice, partition: u64, number: u64| {
@@ -77,23 +77,23 @@ fn input(seed: u64) -> Vec<Vec<String>> {
     (0..partitions).map(|partition| lines(&mut dice, partition)).collect()
 }
 
-fn name(partition: usize) -> PartitionName {
+pub(super) fn name(partition: usize) -> PartitionName {
     PartitionName { source: "in".into(), partition: format!("t/{partition}"), identity: "c".to_owned() }
 }
 
 /// What outlives the processes.
-struct World {
-    bucket: Bucket,
-    input: Vec<Vec<String>>,
+pub(super) struct World {
+    pub(super) bucket: Bucket,
+    pub(super) input: Vec<Vec<String>>,
     /// Ids that each receiver was told, in order.
     told: [Vec<String>; 2],
     /// Processes so far; time goes on with them.
-    lives: u64,
+    pub(super) lives: u64,
     scratch: tempfile::TempDir,
 }
 
 impl World {
-    fn new(input: Vec<Vec<String>>) -> Self {
+    pub(super) fn new(input: Vec<Vec<String>>) -> Self {
         // In memory where there is such a folder: what is scratch need not be durable.
         let memory = Path::new("/dev/shm");
         let scratch = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
@@ -125,7 +125,7 @@ impl World {
 
 /// Why a process ended before its input.
 #[derive(Debug)]
-enum Death {
+pub(super) enum Death {
     Archive(ArchiveError),
     /// Between telling a receiver and noting it.
     Told,
@@ -138,11 +138,11 @@ impl From<ArchiveError> for Death {
 }
 
 /// One process: all that is lost when it dies.
-struct Process {
-    archive: Archive,
-    flow: Flow,
+pub(super) struct Process {
+    pub(super) archive: Archive,
+    pub(super) flow: Flow,
     books: Books,
-    positions: Vec<u64>,
+    pub(super) positions: Vec<u64>,
     ended: BTreeSet<usize>,
     queue: VecDeque<(usize, AlertEvent)>,
     /// Whether it may die between telling a receiver and noting it.
@@ -165,7 +165,7 @@ fn archive_plan(plan: &config::Plan, sharing: Option<Sharing>) -> ArchivePlan {
 }
 
 impl Process {
-    fn start(world: &mut World, store: &Arc<Faulty>, sharing: Option<Sharing>) -> Result<Self, Death> {
+    pub(super) fn start(world: &mut World, store: &Arc<Faulty>, sharing: Option<Sharing>) -> Result<Self, Death> {
         world.lives += 1;
         let started = EventTime::from_micros(START + world.lives as i64 * SECOND);
         let mut plan = config_plan();
@@ -192,7 +192,7 @@ impl Process {
         }
     }
 
-    fn read(&mut self, world: &World, partition: usize, most: u64) -> Result<(), Death> {
+    pub(super) fn read(&mut self, world: &World, partition: usize, most: u64) -> Result<(), Death> {
         let raw = world.batch(partition, self.positions[partition], most);
         if raw.records.is_empty() {
             if self.ended.insert(partition) {
@@ -225,7 +225,7 @@ impl Process {
         Ok(())
     }
 
-    fn seal(&mut self) -> Result<(), Death> {
+    pub(super) fn seal(&mut self) -> Result<(), Death> {
         let windows = self.flow.drain_windows();
         let state = self.flow.save().unwrap();
         let (ticket, sealing) = self.books.sealing(self.flow.now(), &state);
@@ -299,7 +299,7 @@ fn simulate(seed: u64, faults: impl Fn(u64) -> Faults) -> (World, u64) {
 }
 
 /// All rows of a table, in an order of their own.
-fn rows(world: &World, kind: Kind) -> Vec<String> {
+pub(super) fn rows(world: &World, kind: Kind) -> Vec<String> {
     let mut all = Vec::new();
     for (key, object) in world.bucket.objects() {
         if !key.starts_with(&format!("{}/", kind.as_str())) {
@@ -321,7 +321,7 @@ fn rows(world: &World, kind: Kind) -> Vec<String> {
     all
 }
 
-fn clean(seed: u64) -> (World, u64) {
+pub(super) fn clean(seed: u64) -> (World, u64) {
     simulate(seed, |_| Faults::default())
 }
 
@@ -343,7 +343,7 @@ fn assert_same(context: &str, expected: &World, world: &World) {
 }
 
 /// Seeds to run: a range in `HEADRIG_SEEDS`, or as many as are said here.
-fn seeds(usual: u64) -> std::ops::Range<u64> {
+pub(super) fn seeds(usual: u64) -> std::ops::Range<u64> {
     let range = std::env::var("HEADRIG_SEEDS").ok();
     let range =
         range.map(|range| range.split_once("..").map(|(from, to)| from.parse().unwrap()..to.parse().unwrap()).unwrap());
@@ -351,7 +351,7 @@ fn seeds(usual: u64) -> std::ops::Range<u64> {
 }
 
 /// On all cores: seeds have nothing to do with each other.
-fn for_each_seed(range: std::ops::Range<u64>, check: impl Fn(u64) + Sync) {
+pub(super) fn for_each_seed(range: std::ops::Range<u64>, check: impl Fn(u64) + Sync) {
     let next = std::sync::atomic::AtomicU64::new(range.start);
     std::thread::scope(|scope| {
         for _ in 0..ArchivePlan::all_cores().get() {
@@ -368,7 +368,7 @@ fn for_each_seed(range: std::ops::Range<u64>, check: impl Fn(u64) + Sync) {
     });
 }
 
-fn some_faults(seed: u64, life: u64) -> Faults {
+pub(super) fn some_faults(seed: u64, life: u64) -> Faults {
     let mut dice = Dice(scramble(seed.wrapping_mul(31) ^ life));
     if life > 2 + seed % 5 {
         return Faults::default();
@@ -403,143 +403,6 @@ fn every_call_is_survived_before_and_after_its_effect() {
             assert_same(&format!("seed {seed}, {crash:?}"), &expected, &world);
         });
     }
-}
-
-/// Daemons that share the partitions of a group, which gives them to others at any time: to a daemon that asks for them after
-/// the old one has sealed, or to one that goes ahead while the old one reads on.
-struct Group {
-    world: World,
-    daemons: Vec<Option<Daemon>>,
-    assigned: Vec<usize>,
-    dice: Dice,
-    seed: u64,
-    /// No process begun after this many has faults.
-    faulty_lives: u64,
-    taken: u64,
-}
-
-struct Daemon {
-    process: Process,
-    /// What it believes to be its own.
-    reads: BTreeSet<usize>,
-}
-
-impl Group {
-    fn new(seed: u64) -> Self {
-        let mut dice = Dice(scramble(seed ^ 0x9099));
-        let daemons = 2 + dice.roll(2);
-        let world = World::new(input(seed));
-        let assigned = world.input.iter().map(|_| dice.roll(daemons) as usize).collect();
-        let daemons = (0..daemons).map(|_| None).collect();
-        Self { world, daemons, assigned, dice, seed, faulty_lives: 25, taken: 0 }
-    }
-
-    fn start(&mut self, number: usize) -> Result<(), Death> {
-        let life = self.world.lives;
-        let faults = if life < self.faulty_lives { some_faults(self.seed ^ life, 0) } else { Faults::default() };
-        let store = Arc::new(Faulty::new(&self.world.bucket, faults));
-        let sharing = Sharing { chain: format!("d-{number}"), sources: vec!["in".to_owned()] };
-        let mut process = Process::start(&mut self.world, &store, Some(sharing))?;
-        for partition in 0..self.world.input.len() {
-            process.flow.open(PartitionId(partition), &name(partition));
-        }
-        self.daemons[number] = Some(Daemon { process, reads: BTreeSet::new() });
-        for partition in 0..self.assigned.len() {
-            if self.assigned[partition] == number {
-                self.claim(number, partition)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// As the flow does it: seals, claims, and reads on from where the claim says.
-    fn claim(&mut self, number: usize, partition: usize) -> Result<(), Death> {
-        let Some(daemon) = &mut self.daemons[number] else { return Ok(()) };
-        daemon.process.seal()?;
-        let wanted = ("in".to_owned(), name(partition).partition);
-        let claimed = daemon.process.archive.claim(&[wanted])?;
-        daemon.process.positions[partition] = claimed.partitions.first().map_or(0, |known| known.position);
-        daemon.reads.insert(partition);
-        Ok(())
-    }
-
-    fn step(&mut self) {
-        let number = self.dice.roll(self.daemons.len() as u64) as usize;
-        let done = match (&mut self.daemons[number], self.dice.roll(12)) {
-            (None, _) => self.start(number),
-            (Some(daemon), 0 | 1) => daemon.process.seal(),
-            (Some(_), 2) => self.rebalance(),
-            (Some(daemon), _) => {
-                let reads: Vec<usize> = daemon.reads.iter().copied().collect();
-                let most = 1 + self.dice.roll(12);
-                match reads.get(self.dice.roll(8) as usize % reads.len().max(1)) {
-                    Some(partition) => daemon.process.read(&self.world, *partition, most),
-                    None => Ok(()),
-                }
-            }
-        };
-        self.bury(number, done);
-    }
-
-    fn bury(&mut self, number: usize, done: Result<(), Death>) {
-        if let Err(death) = done {
-            self.taken += u64::from(matches!(death, Death::Archive(ArchiveError::Taken { .. })));
-            self.daemons[number] = None;
-        }
-    }
-
-    fn rebalance(&mut self) -> Result<(), Death> {
-        let partition = self.dice.roll(self.assigned.len() as u64) as usize;
-        let (old, new) = (self.assigned[partition], self.dice.roll(self.daemons.len() as u64) as usize);
-        self.assigned[partition] = new;
-        // Three in four know that they have lost it.
-        if old != new
-            && self.dice.roll(4) > 0
-            && let Some(daemon) = &mut self.daemons[old]
-        {
-            let sealed = daemon.process.seal();
-            daemon.reads.remove(&partition);
-            self.bury(old, sealed);
-        }
-        let claimed = self.claim(new, partition);
-        self.bury(new, claimed);
-        Ok(())
-    }
-
-    /// Lets all die, and then reads on to the end.
-    fn finish(&mut self) {
-        self.faulty_lives = 0;
-        for number in 0..self.daemons.len() {
-            self.daemons[number] = None;
-            let context = format!("seed {}, daemon {number}", self.seed);
-            self.start(number).unwrap_or_else(|death| panic!("{context}: {death:?}"));
-            let Some(Daemon { process, reads }) = &mut self.daemons[number] else { unreachable!("it was started") };
-            for partition in &*reads {
-                process.read(&self.world, *partition, u64::MAX / 2).unwrap();
-            }
-            process.seal().unwrap_or_else(|death| panic!("{context}: {death:?}"));
-        }
-    }
-}
-
-#[test]
-fn daemons_that_share_partitions_store_each_record_once() {
-    let taken = std::sync::atomic::AtomicU64::new(0);
-    for_each_seed(seeds(1_500), |seed| {
-        let (expected, _) = clean(seed);
-        let mut group = Group::new(seed);
-        for _ in 0..150 {
-            group.step();
-        }
-        group.finish();
-        for kind in [Kind::Data, Kind::Dead] {
-            assert_eq!(rows(&expected, kind), rows(&group.world, kind), "seed {seed}: {}", kind.as_str());
-        }
-        let report = verify_in(&Faulty::new(&group.world.bucket, Faults::default()), true, |_, _| {}).unwrap();
-        assert_eq!(report.findings, [], "seed {seed}");
-        taken.fetch_add(group.taken, std::sync::atomic::Ordering::Relaxed);
-    });
-    assert!(taken.into_inner() > 0, "no zombie was ever stopped");
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod commands;
 mod real_input;
 mod sharing;
 mod failures;
+mod files;
 mod kafka;
 mod demo;
 mod nats;
