@@ -54,7 +54,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let clock = SystemClock::start();
     let done = match cli.command {
         Command::Run(args) => run::run(&args, clock),
-        Command::Check(args) => check::run(&args),
+        Command::Check(args) => check::run(&args, clock),
         Command::Verify(args) => verify::run(&args),
         Command::Generate(args) => generate::run(args, &clock).map(|()| ExitCode::SUCCESS),
         Command::Schema(args) => schema::run(&args),

@@ -159,6 +159,27 @@ impl Config {
         }
     }
 
+    /// Tries to reach what the source reads from, reads nothing and leaves nothing behind. The problem is placed at the
+    /// setting that says where.
+    pub fn probe(&self, name: &str, clock: Arc<dyn Clock>, setting: &Setting<'_>) -> Option<Problem> {
+        let at = match self {
+            Self::Stdin(_) | Self::Generate(_) => return None,
+            Self::File(config) => config.paths.first()?,
+            Self::Kafka(config) => &config.brokers,
+            Self::Nats(config) => &config.url,
+            Self::Jetstream(config) => &config.url,
+        };
+        let tried = match self {
+            // A spool is made when messages come; whether we may listen is all that matters here.
+            Self::Nats(config) => nats::try_listening(config, name, setting),
+            _ => self.connect(name, &Checkpoint::default(), clock, setting).map(drop),
+        };
+        let error = tried.err()?;
+        let mut problem = at.problem(error.to_string());
+        problem.hint = error.hint();
+        Some(problem)
+    }
+
     /// Whether several daemons share its partitions; then they have to be claimed before they are read.
     pub fn is_shared(&self) -> bool {
         matches!(self, Self::Kafka(_))

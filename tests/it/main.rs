@@ -11,6 +11,7 @@ mod hex;
 mod house;
 mod layering;
 mod speculation;
+mod survival;
 mod commands;
 mod real_input;
 mod sharing;
