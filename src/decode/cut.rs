@@ -5,6 +5,7 @@
 //! hold it to that.
 
 use super::index::Index;
+use super::swar;
 
 /// What a value is. A bit each, so that sets of them are cheap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,12 +82,17 @@ pub(super) struct Cuts {
 }
 
 impl Cuts {
-    /// Gets ready for another record; false when it is not UTF-8.
-    pub(super) fn begin(&mut self, record: &[u8]) -> bool {
+    /// Forgets the last record.
+    pub(super) fn clear(&mut self) {
         self.pieces.clear();
         self.scratch.clear();
-        self.index.build(record);
-        self.index.is_ascii() || std::str::from_utf8(record).is_ok()
+    }
+
+    /// Gets ready to cut a record from `from` on, which is the beginning of a character; false when it is not UTF-8 from
+    /// there on.
+    pub(super) fn begin(&mut self, record: &[u8], from: usize) -> bool {
+        self.index.build(record, from);
+        self.index.is_ascii() || std::str::from_utf8(&record[from..]).is_ok()
     }
 
     /// The value that was cut last, which is a text.
@@ -124,6 +130,10 @@ impl Quote {
     pub(super) const BARE: Self = Self { mark: b'"' as u16, mask: 0xff, length: 1 };
     pub(super) const NESTED: Self = Self { mark: u16::from_le_bytes(*b"\\\""), mask: 0xffff, length: 2 };
 
+    pub(super) const fn as_bytes(self) -> &'static [u8] {
+        if self.length == 1 { b"\"" } else { b"\\\"" }
+    }
+
     #[inline(always)]
     fn stands_at(self, bytes: &[u8], at: usize) -> Option<bool> {
         let two = bytes.get(at..)?.first_chunk()?;
@@ -133,16 +143,20 @@ impl Quote {
 
 /// Cuts the value at `at`, which is no object or array, and returns the place behind. `None`: it is something else, or
 /// not to be had here, or of no kind that is asked for.
-#[inline(always)]
+#[inline]
 pub(super) fn scalar(bytes: &[u8], at: usize, quote: Quote, kinds: Kinds, cuts: &mut Cuts) -> Option<usize> {
-    if !quote.stands_at(bytes, at)? {
-        return if matches!(bytes[at], b'-' | b'0'..=b'9') {
-            number(bytes, at, kinds, cuts)
-        } else {
-            word(bytes, at, kinds, cuts)
-        };
+    if quote.stands_at(bytes, at)? {
+        text(bytes, at + usize::from(quote.length), quote, kinds, cuts)
+    } else if matches!(bytes[at], b'-' | b'0'..=b'9') {
+        number(bytes, at, kinds, cuts)
+    } else {
+        word(bytes, at, kinds, cuts)
     }
-    let start = at + usize::from(quote.length);
+}
+
+/// The same for a text that begins at `start`, behind its quote.
+#[inline(always)]
+pub(super) fn text(bytes: &[u8], start: usize, quote: Quote, kinds: Kinds, cuts: &mut Cuts) -> Option<usize> {
     let stop = cuts.index.next(start)?;
     if !quote.stands_at(bytes, stop)? {
         return unescaped(bytes, start, stop, quote, kinds, cuts);
@@ -246,8 +260,8 @@ const POWERS: [f64; 23] = [
 
 /// Cuts a number. Whether it ends where it seems to is seen by what the caller expects behind.
 #[inline(never)]
-fn number(bytes: &[u8], at: usize, kinds: Kinds, cuts: &mut Cuts) -> Option<usize> {
-    let negative = bytes[at] == b'-';
+pub(super) fn number(bytes: &[u8], at: usize, kinds: Kinds, cuts: &mut Cuts) -> Option<usize> {
+    let negative = *bytes.get(at)? == b'-';
     let first = at + usize::from(negative);
     let (mut value, point) = digits(bytes, first, 0);
     let whole = point - first;
@@ -280,9 +294,20 @@ fn number(bytes: &[u8], at: usize, kinds: Kinds, cuts: &mut Cuts) -> Option<usiz
     }
 }
 
+/// 10 to the power of 0 to 7.
+const TENS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
+
 /// The value of the digits from `at` on, behind those of `value`, and where they end. Wraps behind the 19th.
 #[inline]
 fn digits(bytes: &[u8], mut at: usize, mut value: u64) -> (u64, usize) {
+    while let Some(piece) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        let (number, count) = swar::leading(*piece);
+        if count < 8 {
+            return (value.wrapping_mul(TENS[count & 7]).wrapping_add(number), at + count);
+        }
+        value = value.wrapping_mul(100_000_000).wrapping_add(number);
+        at += 8;
+    }
     while let Some(byte) = bytes.get(at) {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 {
