@@ -108,7 +108,7 @@ impl Texts {
     pub(super) fn push_cut(&mut self, row: usize, bytes: &[u8], range: std::ops::Range<usize>) {
         self.reach(row);
         let length = range.end - range.start;
-        match bytes.get(range.start..).and_then(<[u8]>::first_chunk::<SHORT>) {
+        match bytes.get(range.start..range.start + SHORT) {
             Some(piece) if length <= SHORT => {
                 let behind = self.bytes.len() + length;
                 self.bytes.extend_from_slice(piece);

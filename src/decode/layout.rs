@@ -41,16 +41,22 @@ impl Literal {
         Self { head: vectors(&head), spare: vectors(&spare), bytes: bytes.into() }
     }
 
+    /// Whether the literal's first 32 bytes, or as many as it has, stand there.
+    #[inline(always)]
+    fn begins(&self, head: &[u8; HEAD]) -> bool {
+        let found = vectors(head);
+        let first = found[0].simd_eq(self.head[0]) | self.spare[0];
+        let second = found[1].simd_eq(self.head[1]) | self.spare[1];
+        (first & second).to_bitmask() == 0xffff
+    }
+
     /// The place behind the literal, where it stands at `at`.
     #[inline(always)]
     fn behind(&self, record: &[u8], at: usize) -> Option<usize> {
         let behind = at + self.bytes.len();
         let stands = match record.get(at..).and_then(<[u8]>::first_chunk) {
             Some(chunk) => {
-                let found = vectors(chunk);
-                let first = found[0].simd_eq(self.head[0]) | self.spare[0];
-                let second = found[1].simd_eq(self.head[1]) | self.spare[1];
-                (first & second).to_bitmask() == 0xffff
+                self.begins(chunk)
                     && (self.bytes.len() <= HEAD || record.get(at..behind) == Some(&self.bytes))
             }
             // Near the end of the batch.
@@ -84,6 +90,10 @@ enum Course {
 struct Edge {
     /// The literal, with the quote of the text that is expected behind it.
     run: Literal,
+    /// Whether [`Layouts::chain`] can follow it: `run` can be compared at once, and something usual is behind it.
+    is_short: bool,
+    /// Bytes of `run`.
+    length: u32,
     course: Course,
     quote: Quote,
     /// Kinds of the value that may stand there.
@@ -102,8 +112,18 @@ struct Edge {
 #[derive(Debug)]
 struct Opening {
     bytes: Box<[u8]>,
+    /// The bytes' end, which tells most openings apart.
+    tail: Literal,
     pieces: Box<[Piece]>,
     node: u32,
+}
+
+impl Opening {
+    #[inline]
+    fn begins(&self, record: &[u8]) -> bool {
+        let tail = self.bytes.len() - self.tail.bytes.len();
+        self.tail.behind(record, tail).is_some() && record.starts_with(&self.bytes)
+    }
 }
 
 /// How far a record was cut: up to a byte, behind a value; and up to a node.
@@ -126,8 +146,9 @@ pub(super) struct Layouts {
     edges: Vec<Edge>,
     assignments: Vec<Assignment>,
     literal_bytes: usize,
-    /// The one that was met last is the first.
     openings: Vec<Opening>,
+    /// The one that gives way to the next one that is new.
+    oldest: usize,
     /// Texts that begin with a brace are JSON, and are not taken for text.
     text_is_json: bool,
 }
@@ -139,6 +160,7 @@ impl Layouts {
             assignments: Vec::new(),
             literal_bytes: 0,
             openings: Vec::new(),
+            oldest: 0,
             text_is_json,
         }
     }
@@ -183,6 +205,34 @@ impl Layouts {
         layout
     }
 
+    /// Goes on along the edges that were taken last, as long as they have short literals and behind them texts without
+    /// escapes or numbers. Returns the layout when the record ends there; else `place` is how far it came. Most lines
+    /// are cut here from their messages to their ends, so there is nothing in the loop but that.
+    fn chain(&self, bytes: &[u8], end: usize, place: &mut Place, cuts: &mut Cuts) -> Option<u32> {
+        let (mut node, mut rest) = (place.node, &bytes[place.at..]);
+        let mut first = self.edges[node].first;
+        while let Some(edge) = self.edges.get(first as usize)
+            && edge.is_short
+            && let Some(head) = rest.first_chunk()
+            && edge.run.begins(head)
+            && let Some(ahead) = rest.get(edge.length as usize..)
+        {
+            let at = bytes.len() - ahead.len();
+            let behind = match edge.course {
+                Course::Text => cut::plain(bytes, at, edge.quote, cuts),
+                Course::Number => cut::number(bytes, at, edge.kinds, cuts).and_then(|behind| bytes.get(behind..)),
+                Course::End if at == end => return Some(edge.layout),
+                Course::End | Course::Other => None,
+            };
+            let Some(behind) = behind else { break };
+            rest = behind;
+            node = first as usize;
+            first = edge.first;
+        }
+        *place = Place { at: bytes.len() - rest.len(), node };
+        None
+    }
+
     /// Goes on as long as each value is what was expected behind its literal, or a text with escapes. Returns the layout
     /// when the record ends there; else `place` is how far it came. When asked it halts before a message's first value.
     fn run<const HALTS: bool>(
@@ -192,8 +242,11 @@ impl Layouts {
         place: &mut Place,
         cuts: &mut Cuts,
     ) -> Option<u32> {
-        let Place { mut at, mut node } = *place;
         let layout = 'record: loop {
+            if !HALTS && let Some(layout) = self.chain(bytes, end, place, cuts) {
+                break Some(layout);
+            }
+            let Place { at, node } = *place;
             let first = self.edges[node].first;
             let mut number = first;
             let after = loop {
@@ -218,9 +271,8 @@ impl Layouts {
             if number != first {
                 self.prefer(node, number);
             }
-            (at, node) = (after, number as usize);
+            *place = Place { at: after, node: number as usize };
         };
-        *place = Place { at, node };
         layout
     }
 
@@ -246,15 +298,12 @@ impl Layouts {
     }
 
     /// Where to go on behind an opening that is known, with its values already cut; the beginning otherwise.
-    fn open(&mut self, record: &[u8], cuts: &mut Cuts) -> Place {
+    fn open(&self, record: &[u8], cuts: &mut Cuts) -> Place {
         cuts.clear();
-        let Some(number) = self.openings.iter().position(|opening| record.starts_with(&opening.bytes)) else {
+        let Some(number) = self.openings.iter().position(|opening| opening.begins(record)) else {
             return Place { at: 0, node: 0 };
         };
-        if number > 0 {
-            self.openings[..=number].rotate_right(1);
-        }
-        let opening = &self.openings[0];
+        let opening = &self.openings[number];
         cuts.pieces.extend_from_slice(&opening.pieces);
         Place { at: opening.bytes.len(), node: opening.node as usize }
     }
@@ -265,8 +314,13 @@ impl Layouts {
         if pieces.is_empty() || pieces.iter().any(|piece| piece.kind == Kinds::UNESCAPED) {
             return;
         }
-        self.openings.truncate(OPENINGS - 1);
-        self.openings.insert(0, Opening { bytes: bytes.into(), pieces: pieces.into(), node: node as u32 });
+        let tail = Literal::new(&bytes[bytes.len().saturating_sub(HEAD)..]);
+        let opening = Opening { bytes: bytes.into(), tail, pieces: pieces.into(), node: node as u32 };
+        match self.openings.get_mut(self.oldest) {
+            Some(oldest) => *oldest = opening,
+            None => self.openings.push(opening),
+        }
+        self.oldest = (self.oldest + 1) % OPENINGS;
     }
 
     /// Lets the node try this edge first.
@@ -286,6 +340,7 @@ impl Layouts {
     pub(super) fn add(&mut self, record: &[u8], lesson: &Lesson, assignment: Assignment) -> bool {
         // Their values were found right by edges that may take less from now on.
         self.openings.clear();
+        self.oldest = 0;
         let mut node = 0;
         for (step, kinds) in lesson.steps.iter().zip(&assignment.kinds) {
             let literal = &record[step.literal.clone()];
@@ -371,7 +426,7 @@ impl Edge {
             _ => Literal::new(literal),
         };
         let literal = Literal::new(literal);
-        let mut edge = Self { run, course, quote, kinds: Kinds::ANY, first: NONE, sibling: NONE, layout: NONE, goal, literal };
+        let mut edge = Self { run, is_short: false, length: 0, course, quote, kinds: Kinds::ANY, first: NONE, sibling: NONE, layout: NONE, goal, literal };
         edge.narrow(kinds);
         edge
     }
@@ -381,7 +436,10 @@ impl Edge {
         self.kinds = self.kinds.and(kinds);
         if self.course == Course::Text && !self.kinds.has(Kinds::PLAIN) {
             self.course = Course::Other;
+            self.run = Literal::new(&self.literal.bytes);
         }
+        self.length = self.run.bytes.len() as u32;
+        self.is_short = self.course != Course::Other && self.run.bytes.len() <= HEAD;
     }
 
     /// Cuts what stands behind the literal, at `at`, and returns the place behind.

@@ -225,7 +225,7 @@ impl<'c> Values<'c> {
 
     /// The inner `None` is that there is no time, the outer that it cannot be read.
     #[expect(clippy::option_option, reason = "not readable and not there are two different things here")]
-    #[inline]
+    #[inline(always)]
     fn time(&self, step: Option<u16>, rows: &Rows, minute: &mut Minute) -> Option<Option<EventTime>> {
         let Some(piece) = step.map(|step| self.piece(step)) else { return Some(None) };
         match piece.kind {
@@ -249,7 +249,7 @@ impl<'c> Values<'c> {
                 _ => {}
             }
         }
-        for put in assignment.ints.iter().chain(&assignment.floats).chain(&assignment.bools) {
+        for put in &assignment.numbers {
             let piece = self.piece(put.step);
             match &mut builders[usize::from(put.column)] {
                 _ if piece.kind == Kinds::NULL => {}

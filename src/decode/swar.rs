@@ -1,4 +1,4 @@
-//! Eight digits at a time, in one register.
+//! Eight bytes at a time, in one register: whether they look as they should, and the number that they make up.
 
 /// Eight times the same byte.
 const fn all(byte: u8) -> u64 {
@@ -34,19 +34,6 @@ pub(super) const fn eight(digits: [u8; 8]) -> u32 {
     ((fours * 10_000 + (fours >> 32)) & 0xffff_ffff) as u32
 }
 
-/// The number that the text's first digits make up, and how many there are, 0 to 8.
-#[inline]
-pub(super) const fn leading(text: [u8; 8]) -> (u64, usize) {
-    let values = u64::from_le_bytes(text) ^ all(b'0');
-    let over = (values | (values & all(0x7f)).wrapping_add(all(0x76))) & all(0x80);
-    let count = over.trailing_zeros() / 8;
-    if count == 0 {
-        return (0, 0);
-    }
-    // What is behind them goes out at the top, and zeros come in before them.
-    (eight((values << (64 - 8 * count)).to_le_bytes()) as u64, count as usize)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,12 +41,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn leading_digits_are_read_as_they_stand(
-            text in prop_oneof![any::<[u8; 8]>(), proptest::array::uniform8(b'/'..=b':'), proptest::array::uniform8(b'0'..=b'9')]
-        ) {
-            let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            let number = std::str::from_utf8(&text[..count]).unwrap().parse().unwrap_or(0);
-            prop_assert_eq!(leading(text), (number, count));
+        fn eight_digits_are_a_number(digits in "[0-9]{8}") {
+            let values = digits.as_bytes().first_chunk().unwrap().map(|digit| digit - b'0');
+            prop_assert_eq!(eight(values), digits.parse().unwrap());
         }
 
         #[test]
