@@ -87,11 +87,11 @@ impl Cuts {
         self.scratch.clear();
     }
 
-    /// Gets ready to cut a record from `from` on, which is the beginning of a character; false when it is not UTF-8 from
-    /// there on.
-    pub(super) fn begin(&mut self, record: &[u8], from: usize) -> bool {
-        self.index.build(record, from);
-        self.index.is_ascii() || std::str::from_utf8(&record[from..]).is_ok()
+    /// Gets ready to cut a record, the first `end` of `bytes`, from `from` on, which is the beginning of a character; false
+    /// when it is not UTF-8 from there on.
+    pub(super) fn begin(&mut self, bytes: &[u8], from: usize, end: usize) -> bool {
+        self.index.build(bytes, from, end);
+        self.index.is_ascii() || std::str::from_utf8(&bytes[from..end]).is_ok()
     }
 
     /// The value that was cut last, which is a text.

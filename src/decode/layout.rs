@@ -56,8 +56,7 @@ impl Literal {
         let behind = at + self.bytes.len();
         let stands = match record.get(at..).and_then(<[u8]>::first_chunk) {
             Some(chunk) => {
-                self.begins(chunk)
-                    && (self.bytes.len() <= HEAD || record.get(at..behind) == Some(&self.bytes))
+                self.begins(chunk) && (self.bytes.len() <= HEAD || record.get(at..behind) == Some(&self.bytes))
             }
             // Near the end of the batch.
             None => record.get(at..behind) == Some(&self.bytes),
@@ -77,8 +76,9 @@ enum Goal {
 /// What stands behind a literal more often than not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Course {
-    /// A text without escapes, whose quote belongs to the edge's `run`.
+    /// A text without escapes, whose quote belongs to the edge's `run`, in JSON as it stands or within a JSON string.
     Text,
+    NestedText,
     Number,
     End,
     /// Something for which there is no short way.
@@ -176,7 +176,7 @@ impl Layouts {
     /// there, which begins no scalar.
     pub(super) fn cut(&mut self, bytes: &[u8], end: usize, cuts: &mut Cuts) -> Option<u32> {
         let mut place = self.open(&bytes[..end], cuts);
-        if !cuts.begin(&bytes[..end], place.at) {
+        if !cuts.begin(bytes, place.at, end) {
             return None;
         }
         // The place before the first value that stands within a message, unless the opening was known.
@@ -219,7 +219,8 @@ impl Layouts {
         {
             let at = bytes.len() - ahead.len();
             let behind = match edge.course {
-                Course::Text => cut::plain(bytes, at, edge.quote, cuts),
+                Course::NestedText => cut::plain(bytes, at, Quote::NESTED, cuts),
+                Course::Text => cut::plain(bytes, at, Quote::BARE, cuts),
                 Course::Number => cut::number(bytes, at, edge.kinds, cuts).and_then(|behind| bytes.get(behind..)),
                 Course::End if at == end => return Some(edge.layout),
                 Course::End | Course::Other => None,
@@ -235,14 +236,8 @@ impl Layouts {
 
     /// Goes on as long as each value is what was expected behind its literal, or a text with escapes. Returns the layout
     /// when the record ends there; else `place` is how far it came. When asked it halts before a message's first value.
-    fn run<const HALTS: bool>(
-        &mut self,
-        bytes: &[u8],
-        end: usize,
-        place: &mut Place,
-        cuts: &mut Cuts,
-    ) -> Option<u32> {
-        let layout = 'record: loop {
+    fn run<const HALTS: bool>(&mut self, bytes: &[u8], end: usize, place: &mut Place, cuts: &mut Cuts) -> Option<u32> {
+        'record: loop {
             if !HALTS && let Some(layout) = self.chain(bytes, end, place, cuts) {
                 break Some(layout);
             }
@@ -256,7 +251,7 @@ impl Layouts {
                 }
                 if let Some(behind) = edge.run.behind(bytes, at) {
                     let after = match edge.course {
-                        Course::Text => cut::text(bytes, behind, edge.quote, edge.kinds, cuts),
+                        Course::Text | Course::NestedText => cut::text(bytes, behind, edge.quote, edge.kinds, cuts),
                         Course::Number => cut::number(bytes, behind, edge.kinds, cuts),
                         Course::End if behind == end => break 'record Some(edge.layout),
                         Course::End => None,
@@ -272,8 +267,7 @@ impl Layouts {
                 self.prefer(node, number);
             }
             *place = Place { at: after, node: number as usize };
-        };
-        layout
+        }
     }
 
     /// Goes on by one literal and the value behind it, whatever value that is.
@@ -411,7 +405,8 @@ impl Course {
     /// What is to be expected where a value began with this byte.
     fn of(ahead: Ahead, begin: u8) -> Self {
         match (ahead, begin) {
-            (Ahead::Bare, b'"') | (Ahead::Nested, b'\\') => Self::Text,
+            (Ahead::Bare, b'"') => Self::Text,
+            (Ahead::Nested, b'\\') => Self::NestedText,
             (Ahead::Bare | Ahead::Nested, b'-' | b'0'..=b'9') => Self::Number,
             _ => Self::Other,
         }
@@ -422,11 +417,23 @@ impl Edge {
     fn new(literal: &[u8], goal: Goal, kinds: Kinds, course: Course) -> Self {
         let quote = if goal == Goal::Value(Ahead::Nested) { Quote::NESTED } else { Quote::BARE };
         let run = match course {
-            Course::Text => Literal::new(&[literal, quote.as_bytes()].concat()),
+            Course::Text | Course::NestedText => Literal::new(&[literal, quote.as_bytes()].concat()),
             _ => Literal::new(literal),
         };
         let literal = Literal::new(literal);
-        let mut edge = Self { run, is_short: false, length: 0, course, quote, kinds: Kinds::ANY, first: NONE, sibling: NONE, layout: NONE, goal, literal };
+        let mut edge = Self {
+            run,
+            is_short: false,
+            length: 0,
+            course,
+            quote,
+            kinds: Kinds::ANY,
+            first: NONE,
+            sibling: NONE,
+            layout: NONE,
+            goal,
+            literal,
+        };
         edge.narrow(kinds);
         edge
     }
@@ -434,7 +441,7 @@ impl Edge {
     /// Takes only values of these kinds from now on.
     fn narrow(&mut self, kinds: Kinds) {
         self.kinds = self.kinds.and(kinds);
-        if self.course == Course::Text && !self.kinds.has(Kinds::PLAIN) {
+        if matches!(self.course, Course::Text | Course::NestedText) && !self.kinds.has(Kinds::PLAIN) {
             self.course = Course::Other;
             self.run = Literal::new(&self.literal.bytes);
         }
