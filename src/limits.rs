@@ -55,7 +55,7 @@ pub const JSON_DEPTH: usize = 64;
 /// program's lines have some 20 each, most of them shared; each takes some 150 bytes.
 pub const LAYOUT_EDGES: usize = 8_192;
 
-/// Bytes of those literals together.
+/// Bytes of those literals together; each is kept twice.
 pub const LAYOUT_BYTES: usize = 1 << 20;
 
 /// Ways in which known layouts may go on at one place; further ones are not learned, as looking through more of them

@@ -105,7 +105,7 @@ struct Edge {
     /// The number of the layout that is complete at the record's end.
     layout: u32,
     goal: Goal,
-    literal: Literal,
+    literal: Box<[u8]>,
 }
 
 /// The beginning of a record, up to its message: for lines that one program wrote it is the same, values included.
@@ -208,11 +208,12 @@ impl Layouts {
     /// Goes on along the edges that were taken last, as long as they have short literals and behind them texts without
     /// escapes or numbers. Returns the layout when the record ends there; else `place` is how far it came. Most lines
     /// are cut here from their messages to their ends, so there is nothing in the loop but that.
-    fn chain(&self, bytes: &[u8], end: usize, place: &mut Place, cuts: &mut Cuts) -> Option<u32> {
+    fn chain<const HALTS: bool>(&self, bytes: &[u8], end: usize, place: &mut Place, cuts: &mut Cuts) -> Option<u32> {
         let (mut node, mut rest) = (place.node, &bytes[place.at..]);
         let mut first = self.edges[node].first;
         while let Some(edge) = self.edges.get(first as usize)
             && edge.is_short
+            && !(HALTS && edge.goal == Goal::Value(Ahead::Nested))
             && let Some(head) = rest.first_chunk()
             && edge.run.begins(head)
             && let Some(ahead) = rest.get(edge.length as usize..)
@@ -238,7 +239,7 @@ impl Layouts {
     /// when the record ends there; else `place` is how far it came. When asked it halts before a message's first value.
     fn run<const HALTS: bool>(&mut self, bytes: &[u8], end: usize, place: &mut Place, cuts: &mut Cuts) -> Option<u32> {
         'record: loop {
-            if !HALTS && let Some(layout) = self.chain(bytes, end, place, cuts) {
+            if let Some(layout) = self.chain::<HALTS>(bytes, end, place, cuts) {
                 break Some(layout);
             }
             let Place { at, node } = *place;
@@ -277,7 +278,8 @@ impl Layouts {
         let mut number = first;
         let after = loop {
             let edge = self.edges.get(number as usize)?;
-            if let Some(behind) = edge.literal.behind(bytes, at)
+            let behind = at + edge.literal.len();
+            if bytes.get(at..behind) == Some(&edge.literal)
                 && let Some(after) = edge.cut(bytes, behind, end, self.text_is_json, cuts)
             {
                 break after;
@@ -375,7 +377,7 @@ impl Layouts {
     fn find(&self, node: usize, literal: &[u8], goal: Goal) -> Option<usize> {
         self.edges_of(node).find(|number| {
             let edge = &self.edges[*number];
-            edge.goal == goal && *edge.literal.bytes == *literal
+            edge.goal == goal && *edge.literal == *literal
         })
     }
 
@@ -384,7 +386,7 @@ impl Layouts {
         if self.edges_of(node).count() >= limits::LAYOUT_BRANCHES {
             return None;
         }
-        self.literal_bytes += edge.literal.bytes.len();
+        self.literal_bytes += edge.literal.len() + edge.run.bytes.len();
         let number = self.edges.len();
         let sibling = std::mem::replace(&mut self.edges[node].first, number as u32);
         self.edges.push(Edge { sibling, ..edge });
@@ -420,7 +422,7 @@ impl Edge {
             Course::Text | Course::NestedText => Literal::new(&[literal, quote.as_bytes()].concat()),
             _ => Literal::new(literal),
         };
-        let literal = Literal::new(literal);
+        let literal = literal.into();
         let mut edge = Self {
             run,
             is_short: false,
@@ -443,7 +445,7 @@ impl Edge {
         self.kinds = self.kinds.and(kinds);
         if matches!(self.course, Course::Text | Course::NestedText) && !self.kinds.has(Kinds::PLAIN) {
             self.course = Course::Other;
-            self.run = Literal::new(&self.literal.bytes);
+            self.run = Literal::new(&self.literal);
         }
         self.length = self.run.bytes.len() as u32;
         self.is_short = self.course != Course::Other && self.run.bytes.len() <= HEAD;

@@ -43,7 +43,7 @@ mod tests {
         #[test]
         fn eight_digits_are_a_number(digits in "[0-9]{8}") {
             let values = digits.as_bytes().first_chunk().unwrap().map(|digit| digit - b'0');
-            prop_assert_eq!(eight(values), digits.parse().unwrap());
+            prop_assert_eq!(eight(values), digits.parse::<u32>().unwrap());
         }
 
         #[test]
