@@ -105,7 +105,7 @@ struct Edge {
     /// The number of the layout that is complete at the record's end.
     layout: u32,
     goal: Goal,
-    literal: Box<[u8]>,
+    literal: Literal,
 }
 
 /// The beginning of a record, up to its message: for lines that one program wrote it is the same, values included.
@@ -184,8 +184,8 @@ impl Layouts {
         let is_known = place.at > 0;
         let layout = loop {
             let found = match opening {
-                None if !is_known => self.run::<true>(bytes, end, &mut place, cuts),
-                _ => self.run::<false>(bytes, end, &mut place, cuts),
+                None if !is_known => self.chain::<true>(bytes, end, &mut place, cuts),
+                _ => self.chain::<false>(bytes, end, &mut place, cuts),
             };
             if found.is_some() {
                 break found;
@@ -207,7 +207,8 @@ impl Layouts {
 
     /// Goes on along the edges that were taken last, as long as they have short literals and behind them texts without
     /// escapes or numbers. Returns the layout when the record ends there; else `place` is how far it came. Most lines
-    /// are cut here from their messages to their ends, so there is nothing in the loop but that.
+    /// are cut here from their messages to their ends, so there is nothing in the loop but that. When asked it halts before
+    /// a message's first value.
     fn chain<const HALTS: bool>(&self, bytes: &[u8], end: usize, place: &mut Place, cuts: &mut Cuts) -> Option<u32> {
         let (mut node, mut rest) = (place.node, &bytes[place.at..]);
         let mut first = self.edges[node].first;
@@ -235,51 +236,14 @@ impl Layouts {
         None
     }
 
-    /// Goes on as long as each value is what was expected behind its literal, or a text with escapes. Returns the layout
-    /// when the record ends there; else `place` is how far it came. When asked it halts before a message's first value.
-    fn run<const HALTS: bool>(&mut self, bytes: &[u8], end: usize, place: &mut Place, cuts: &mut Cuts) -> Option<u32> {
-        'record: loop {
-            if let Some(layout) = self.chain::<HALTS>(bytes, end, place, cuts) {
-                break Some(layout);
-            }
-            let Place { at, node } = *place;
-            let first = self.edges[node].first;
-            let mut number = first;
-            let after = loop {
-                let Some(edge) = self.edges.get(number as usize) else { break 'record None };
-                if HALTS && edge.goal == Goal::Value(Ahead::Nested) {
-                    break 'record None;
-                }
-                if let Some(behind) = edge.run.behind(bytes, at) {
-                    let after = match edge.course {
-                        Course::Text | Course::NestedText => cut::text(bytes, behind, edge.quote, edge.kinds, cuts),
-                        Course::Number => cut::number(bytes, behind, edge.kinds, cuts),
-                        Course::End if behind == end => break 'record Some(edge.layout),
-                        Course::End => None,
-                        Course::Other => edge.cut(bytes, behind, end, self.text_is_json, cuts),
-                    };
-                    if let Some(after) = after {
-                        break after;
-                    }
-                }
-                number = edge.sibling;
-            };
-            if number != first {
-                self.prefer(node, number);
-            }
-            *place = Place { at: after, node: number as usize };
-        }
-    }
-
-    /// Goes on by one literal and the value behind it, whatever value that is.
+    /// Goes on by one literal and the value behind it, along whichever edge leads on and whatever value that is.
     fn step(&mut self, bytes: &[u8], end: usize, place: &mut Place, cuts: &mut Cuts) -> Option<&Edge> {
         let Place { at, node } = *place;
         let first = self.edges[node].first;
         let mut number = first;
         let after = loop {
             let edge = self.edges.get(number as usize)?;
-            let behind = at + edge.literal.len();
-            if bytes.get(at..behind) == Some(&edge.literal)
+            if let Some(behind) = edge.literal.behind(bytes, at)
                 && let Some(after) = edge.cut(bytes, behind, end, self.text_is_json, cuts)
             {
                 break after;
@@ -377,7 +341,7 @@ impl Layouts {
     fn find(&self, node: usize, literal: &[u8], goal: Goal) -> Option<usize> {
         self.edges_of(node).find(|number| {
             let edge = &self.edges[*number];
-            edge.goal == goal && *edge.literal == *literal
+            edge.goal == goal && *edge.literal.bytes == *literal
         })
     }
 
@@ -386,7 +350,7 @@ impl Layouts {
         if self.edges_of(node).count() >= limits::LAYOUT_BRANCHES {
             return None;
         }
-        self.literal_bytes += edge.literal.len() + edge.run.bytes.len();
+        self.literal_bytes += edge.literal.bytes.len() + edge.run.bytes.len();
         let number = self.edges.len();
         let sibling = std::mem::replace(&mut self.edges[node].first, number as u32);
         self.edges.push(Edge { sibling, ..edge });
@@ -422,7 +386,7 @@ impl Edge {
             Course::Text | Course::NestedText => Literal::new(&[literal, quote.as_bytes()].concat()),
             _ => Literal::new(literal),
         };
-        let literal = literal.into();
+        let literal = Literal::new(literal);
         let mut edge = Self {
             run,
             is_short: false,
@@ -445,7 +409,7 @@ impl Edge {
         self.kinds = self.kinds.and(kinds);
         if matches!(self.course, Course::Text | Course::NestedText) && !self.kinds.has(Kinds::PLAIN) {
             self.course = Course::Other;
-            self.run = Literal::new(&self.literal);
+            self.run = Literal::new(&self.literal.bytes);
         }
         self.length = self.run.bytes.len() as u32;
         self.is_short = self.course != Course::Other && self.run.bytes.len() <= HEAD;
