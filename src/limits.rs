@@ -52,10 +52,10 @@ pub const ALERT_QUEUE: usize = 1_024;
 pub const JSON_DEPTH: usize = 64;
 
 /// Literals that a decoder keeps of the layouts that it has learned. More, and all are forgotten and learned anew. A
-/// program's lines have some 20 each, most of them shared; each takes some 150 bytes.
+/// program's lines have some 20 each, most of them shared; each takes some 250 bytes.
 pub const LAYOUT_EDGES: usize = 8_192;
 
-/// Bytes of those literals together.
+/// Bytes of those literals together; each is kept twice.
 pub const LAYOUT_BYTES: usize = 1 << 20;
 
 /// Ways in which known layouts may go on at one place; further ones are not learned, as looking through more of them
