@@ -27,19 +27,12 @@ pub(crate) fn make_folder(folder: &Path) -> Result<(), ArchiveError> {
     }
 }
 
-/// Puts `bytes` at `path` durably unless something is there; tells whether they were put. `scratch` is a path on the
-/// same file system for the time between. A reader sees all of it or nothing.
-///
-/// This is what `object_store`'s local `PutMode::Create` does (write aside, then link, which fails where the name is
-/// taken), with the syncs that it leaves out: a commit must not turn into an empty file when the power goes.
-pub(crate) fn put_if_absent(path: &Path, scratch: &Path, bytes: &[u8]) -> Result<bool, ArchiveError> {
-    write_synced(scratch, bytes)?;
-    let linked = fs::hard_link(scratch, path);
-    fs::remove_file(scratch).map_err(ArchiveError::io("remove", scratch))?;
-    match linked {
-        Ok(()) => sync_folder(path.parent().expect("a file has a folder")).map(|()| true),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(ArchiveError::io("write", path)(error)),
+/// The length of a file in bytes; `None` where there is none.
+pub(crate) fn size(path: &Path) -> Result<Option<u64>, ArchiveError> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ArchiveError::io("look at", path)(error)),
     }
 }
 
@@ -63,16 +56,6 @@ pub(crate) fn below(root: &Path, relative: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_there_is_never_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, scratch) = (folder.path().join("1.json"), folder.path().join("scratch"));
-        assert!(put_if_absent(&path, &scratch, b"first").unwrap());
-        assert!(!put_if_absent(&path, &scratch, b"second").unwrap());
-        assert_eq!(fs::read(&path).unwrap(), b"first");
-        assert!(!scratch.exists());
-    }
 
     #[test]
     fn paths_stay_below_their_root() {

@@ -16,6 +16,12 @@ pub enum ArchiveError {
     Locked { path: PathBuf, owner: String },
     #[error("cannot seal {}: another writer ({owner}) has sealed it", path.display())]
     Conflict { path: PathBuf, owner: String },
+    #[error("cannot seal {}: {by} has claimed {partition} of {source_name}, of which this writer holds unsealed records", path.display())]
+    Taken { path: PathBuf, source_name: String, partition: String, by: String },
+    #[error("cannot claim partitions of pipeline {pipeline} for {chain}: other writers are faster each time")]
+    Contended { pipeline: String, chain: String },
+    #[error("cannot find an archive in {}: there is no folder `_headrig`", path.display())]
+    None { path: PathBuf },
     #[error("cannot recover the archive: {} {detail}", path.display())]
     Corrupt { path: PathBuf, detail: String },
     #[error("cannot place {} in {}: they are on different file systems", staging.display(), data.display())]
@@ -54,13 +60,20 @@ impl ArchiveError {
                 Some("stop the other one, or give this pipeline another name or `archive.url`".into())
             }
             Self::Conflict { .. } => Some("let one daemon only write a pipeline into an archive".into()),
+            Self::Taken { .. } => Some(
+                "another daemon reads that partition now, as its group has decided; start this one again to go on with what \
+                 the group gives it, and nothing is lost or doubled"
+                    .into(),
+            ),
+            Self::Contended { .. } => Some("start it again; if that doesn't help, look for a daemon that restarts all the time".into()),
             Self::Corrupt { .. } => Some(
                 "restore the file from a backup; if it was removed on purpose, remove its entry from the newest \
-                 seal under `_headrig/`"
+                 seal under `_headrig/`; `headrig verify` names all that is missing"
                     .into(),
             ),
             Self::Devices { .. } => Some("keep the whole archive folder on one file system".into()),
             Self::Broken { .. } => Some("open the archive again; it goes on from its newest seal".into()),
+            Self::None { .. } => Some("name the folder that `archive.url` has in the pipeline file".into()),
             Self::Url { .. } | Self::Encode { .. } | Self::Arrange(_) => None,
         }
     }
@@ -78,7 +91,7 @@ impl ArchiveError {
                     | E::ResourceBusy
                     | E::StaleNetworkFileHandle
             ),
-            Self::Locked { .. } | Self::Broken { .. } => true,
+            Self::Locked { .. } | Self::Broken { .. } | Self::Taken { .. } | Self::Contended { .. } => true,
             _ => false,
         }
     }

@@ -1,16 +1,22 @@
 //! The archive: Parquet files under Hive partitions, visible only when whole.
 //!
-//! Rows are encoded into files in a staging folder as they come. A *seal* makes everything staged since the last one
-//! durable and visible at once: staged files are synced, one seal object names them together with the source
-//! positions that they cover, and only then they are renamed into place. What a crash leaves is finished or thrown
-//! away at the next start, by the newest seal. One thread owns an archive; only a [`Receipt`] says that rows are safe.
+//! Rows are encoded into *staged* files as they come. A *seal* makes everything staged since the last one durable and
+//! visible at once: staged files are made durable, one entry of the writer's chain names them together with the source
+//! positions that they cover and the state behind them, and only then they are placed where readers look. What a crash
+//! leaves is finished or thrown away at the next start, by the newest seal. A *claim* is the entry by which a partition goes
+//! from one daemon's chain to another's. One thread owns an archive; only a [`Receipt`] says that rows are safe.
 //!
 //! | where | what |
 //! | --- | --- |
 //! | `data/ dead/ windows/ alerts/` | Hive folders of whole, sealed files; nothing else is ever there |
-//! | `_headrig/{pipeline}/lock` | locked while a daemon writes; holds its writer id |
-//! | `_headrig/{pipeline}/staging/` | files that no seal names yet, or that a seal names and a crash left unmoved |
-//! | `_headrig/{pipeline}/seals/{number}.json` | what each seal made durable; put if absent, never changed |
+//! | `_headrig/{pipeline}/chains/{chain}/{number}.json` | seals and claims; put if absent, never changed |
+//! | `_headrig/{pipeline}/summaries/{chain}/{number}.json` | seals that were folded together |
+//! | `_headrig/{pipeline}/staging/{chain}/` | files that no seal names yet, or that a seal names and a crash left unmoved |
+//! | `_headrig/{pipeline}/state/{chain}/` | window and alert state of the newest seal, when it is large |
+//! | `_headrig/{pipeline}/locks/{chain}` | in a local folder: locked while a daemon writes; holds its writer id |
+//!
+//! The place is a local folder or a bucket: all that is asked of it is in `store.rs`. Why there is no claim before each
+//! seal, and files are not filled where readers look: docs/decisions.md.
 //!
 //! Everything blocks, on the caller's thread; only columns are encoded by a crew of threads beside it, for which the
 //! caller waits, so that nothing is under way when a call has returned. After any error an archive refuses further
@@ -18,25 +24,42 @@
 //!
 //! [`Receipt`]: crate::record::receipt::Receipt
 
+mod chain;
 mod check;
+mod claim;
 mod crew;
 mod dictionary;
 mod disk;
 mod encode;
 mod error;
+#[cfg(test)]
+pub(crate) mod faulty;
+mod fold;
+mod folder;
 mod hex;
 mod hybrid;
+mod inspect;
 mod partition;
+mod plan;
 mod seal;
+mod sealing;
 mod staging;
+mod store;
 mod table;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod writer;
 
 pub use error::ArchiveError;
+pub use plan::{ArchivePlan, Identified, Opened, Sealed, Sealing, Sharing};
 pub use table::Kind;
-pub use writer::{Archive, ArchivePlan, Sealed};
+#[cfg(test)]
+pub(crate) use verify::verify_in;
+pub use verify::{Finding, Flaw, PipelineReport, Report, verify};
+pub use writer::Archive;
+#[cfg(test)]
+pub(crate) use writer::Place;
 
 use crate::place::Located;
 use crate::time::Span;

@@ -1,11 +1,11 @@
 //! Files being filled: one encoder per table and partition, in a folder that no reader looks at.
 
 use super::crew::Crew;
-use super::disk;
 use super::encode::Encoder;
 use super::error::ArchiveError;
 use super::hex;
 use super::partition::{self, Part};
+use super::store::name_of;
 use super::table::{Kind, Table};
 use crate::limits;
 use crate::record::schema::ATTRIBUTES;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// A whole file in the staging folder, and where it belongs. Part of a seal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StagedFile {
-    /// Name in the staging folder.
+    /// Key of the object while no reader sees it.
     pub(crate) staged: String,
     /// Where it goes, relative to the archive.
     pub(crate) path: String,
@@ -40,12 +40,23 @@ struct OpenFile {
     used: u64,
 }
 
+/// What files are called.
+#[derive(Debug, Clone)]
+pub(crate) struct Names {
+    /// Beginning of their keys while they are staged.
+    pub(crate) home: String,
+    /// Beginning of a staged file's name: nothing where a lock keeps other writers out, else the writer.
+    pub(crate) tag: String,
+    /// Beginning of a placed file's name: the pipeline's and the chain's.
+    pub(crate) prefix: String,
+}
+
 /// What has been staged since the last seal.
 pub(crate) struct Staging {
+    /// Where files are filled; on local disk.
     folder: PathBuf,
+    names: Names,
     crew: Arc<Crew>,
-    /// Beginning of the files' names: the pipeline's, as a file name.
-    prefix: String,
     /// Number of the seal that is being filled.
     number: u64,
     /// By final folder.
@@ -66,9 +77,9 @@ impl std::fmt::Debug for Staging {
 }
 
 impl Staging {
-    pub(crate) fn new(folder: PathBuf, crew: Arc<Crew>, prefix: String, number: u64) -> Self {
+    pub(crate) fn new(folder: PathBuf, names: Names, crew: Arc<Crew>, number: u64) -> Self {
         let (open, closed) = (HashMap::new(), Vec::new());
-        Self { folder, crew, prefix, number, open, closed, begun: 0, writes: 0, rows: 0, misfits: 0 }
+        Self { folder, names, crew, number, open, closed, begun: 0, writes: 0, rows: 0, misfits: 0 }
     }
 
     pub(crate) fn rows(&self) -> u64 {
@@ -156,7 +167,8 @@ impl Staging {
 
     fn begin(&mut self, table: &Table, part: &Part, folder: &str, first: i64) -> Result<OpenFile, ArchiveError> {
         let name = format!("{:012}-{}.parquet", self.number, self.begun);
-        let path = self.folder.join(&name);
+        let staged = format!("{}{name}", self.names.tag);
+        let path = self.folder.join(&staged);
         self.begun += 1;
         let created = OpenOptions::new().write(true).create_new(true).open(&path);
         let created = created.map_err(ArchiveError::io("write", &path))?;
@@ -165,8 +177,8 @@ impl Staging {
         let values = serde_json::to_string(&values).expect("a map of texts is JSON");
         encoder.note(KeyValue::new("headrig.partition".to_owned(), values));
         let file = StagedFile {
-            path: format!("{folder}/{}-{name}", self.prefix),
-            staged: name,
+            path: format!("{folder}/{}-{name}", self.names.prefix),
+            staged: format!("{}/{staged}", self.names.home),
             kind: table.kind,
             rows: 0,
             bytes: 0,
@@ -190,7 +202,7 @@ impl Staging {
     }
 
     fn finish(&mut self, mut open: OpenFile, footer: &[KeyValue]) -> Result<(), ArchiveError> {
-        let path = self.folder.join(&open.file.staged);
+        let path = self.local(&open.file);
         for entry in footer {
             open.encoder.note(entry.clone());
         }
@@ -208,27 +220,29 @@ impl Staging {
         for open in open {
             self.finish(open, footer)?;
         }
-        if !self.closed.is_empty() {
-            disk::sync_folder(&self.folder)?;
-        }
         Ok(self.closed.clone())
+    }
+
+    /// Where a staged file is filled.
+    pub(crate) fn local(&self, file: &StagedFile) -> PathBuf {
+        self.folder.join(name_of(&file.staged))
     }
 
     /// Gives the space of all that is staged back, as far as that can be done.
     pub(crate) fn discard(&mut self) {
         let open = self.open.drain().map(|(_, open)| open.file);
-        for file in open.chain(self.closed.drain(..)) {
-            let path = self.folder.join(&file.staged);
+        let staged: Vec<StagedFile> = open.chain(self.closed.drain(..)).collect();
+        for file in staged {
+            let path = self.local(&file);
             if let Err(error) = std::fs::remove_file(&path) {
                 tracing::warn!(%error, path = %path.display(), "a staged file is left behind until the next start");
             }
         }
     }
 
-    /// Begins the next seal; what was staged belongs to the last one.
-    pub(crate) fn next(&mut self) {
-        let (folder, prefix) = (std::mem::take(&mut self.folder), std::mem::take(&mut self.prefix));
-        *self = Self::new(folder, Arc::clone(&self.crew), prefix, self.number + 1);
+    /// Begins seal `number`; what was staged belongs to an earlier one.
+    pub(crate) fn next(&mut self, number: u64) {
+        *self = Self::new(std::mem::take(&mut self.folder), self.names.clone(), Arc::clone(&self.crew), number);
     }
 }
 

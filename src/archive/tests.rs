@@ -1,7 +1,8 @@
 //! The archive as its readers see it: round trips, and rows exactly once whatever crashes.
 
+use super::chain::{self, Act};
 use super::table::tests::schema;
-use super::{Archive, ArchiveError, ArchivePlan, Config, FlushConfig, Kind, seal};
+use super::{Archive, ArchiveError, ArchivePlan, Config, FlushConfig, Kind, Sealing, seal};
 use crate::limits;
 use crate::place::Located;
 use crate::record::alert::{AlertEvent, AlertStatus};
@@ -55,6 +56,7 @@ fn plan(root: &Path, partition_by: &[&str]) -> ArchivePlan {
         schema: Arc::new(schema()),
         windows: vec![window_schema()],
         threads: NonZeroUsize::new(2).unwrap(),
+        sharing: None,
     }
 }
 
@@ -63,7 +65,9 @@ fn open(root: &Path) -> (Archive, Checkpoint) {
 }
 
 fn open_by(root: &Path, partition_by: &[&str]) -> (Archive, Checkpoint) {
-    Archive::open(plan(root, partition_by), EventTime::from_micros(START)).unwrap()
+    let (archive, opened) = Archive::open(plan(root, partition_by), EventTime::from_micros(START)).unwrap();
+    assert_eq!(opened.own, opened.known);
+    (archive, opened.own)
 }
 
 /// Rows numbered (in `status`) from `first`; each three rows one day later, paths in turn.
@@ -83,6 +87,10 @@ fn events(first: i64, count: i64) -> RecordBatch {
         _ => new_null_array(&c.kind.arrow(), numbers.len()),
     });
     RecordBatch::try_new(schema.arrow.clone(), columns.collect()).unwrap()
+}
+
+fn sealing(position: u64) -> Sealing {
+    Sealing { checkpoint: at(position), ..Sealing::default() }
 }
 
 fn at(position: u64) -> Checkpoint {
@@ -137,7 +145,8 @@ fn sealed_rows_read_back_and_staged_ones_are_not_seen() {
     assert!(archive.staged_bytes() > 0);
     assert_eq!(visible(root.path()), Vec::<i64>::new());
 
-    let receipt = archive.seal(&at(100), Some(EventTime::from_micros(START))).unwrap();
+    let watermark = Some(EventTime::from_micros(START));
+    let receipt = archive.seal(&Sealing { watermark, ..sealing(100) }).unwrap();
     assert_eq!((receipt.rows, receipt.files, &receipt.checkpoint), (10, 4, &at(100)));
     assert_eq!(archive.last_sealed()[0].kind, Kind::Data);
     assert_eq!(visible(root.path()), (0..10).collect::<Vec<_>>());
@@ -149,7 +158,7 @@ fn sealed_rows_read_back_and_staged_ones_are_not_seen() {
     assert_eq!(footer["headrig.watermark"], "2026-05-06T05:35:31Z");
     assert_eq!(
         footer["headrig.position_range"],
-        r#"[{"end":100,"identity":"x","partition":"stdin","source":"in","start":null}]"#
+        r#"[{"source":"in","partition":"stdin","identity":"x","start":null,"end":100}]"#
     );
 
     drop(archive);
@@ -167,7 +176,7 @@ fn files_are_the_same_whatever_the_number_of_threads() {
         for (first, end) in [(0, 7), (7, 3_000), (3_000, 20_000), (20_000, 20_001), (20_001, count)] {
             archive.write_events(&events(first, end - first)).unwrap();
         }
-        archive.seal(&at(1), None).unwrap();
+        archive.seal(&sealing(1)).unwrap();
         assert_eq!(visible(root.path()), (0..count).collect::<Vec<_>>());
         let file = files(&root.path().join("data")).remove(0);
         let groups = ParquetRecordBatchReaderBuilder::try_new(File::open(&file).unwrap()).unwrap();
@@ -200,8 +209,8 @@ fn hex_columns_are_bytes_and_misfits_are_counted() {
     let texts = [Some("00ff"), None, Some("x"), Some("FFFF"), Some("0102"), Some("00")];
     arrays[index] = Arc::new(StringArray::from(texts.to_vec()));
     archive.write_events(&RecordBatch::try_new(rows.schema(), arrays).unwrap()).unwrap();
-    assert_eq!(archive.seal(&at(1), None).unwrap().type_clashes, 3);
-    assert_eq!(archive.seal(&at(2), None).unwrap().type_clashes, 0, "each seal counts its own");
+    assert_eq!(archive.seal(&sealing(1)).unwrap().type_clashes, 3);
+    assert_eq!(archive.seal(&sealing(2)).unwrap().type_clashes, 0, "each seal counts its own");
     let mut found: Vec<_> = Vec::new();
     for path in files(&root.path().join("data")) {
         let rows = read(&path);
@@ -230,12 +239,15 @@ fn hex_columns_are_bytes_and_misfits_are_counted() {
 fn a_seal_without_rows_is_written_only_when_positions_moved() {
     let root = tempfile::tempdir().unwrap();
     let (mut archive, _) = open(root.path());
-    assert_eq!(archive.seal(&Checkpoint::default(), None).unwrap().rows, 0);
-    assert_eq!(files(&archive.folders.seals).len(), 0);
+    let chain = root.path().join("_headrig/auto/chains/main");
+    assert_eq!(archive.seal(&Sealing::default()).unwrap().rows, 0);
+    assert_eq!(files(&chain).len(), 0);
     for _ in 0..2 {
-        assert_eq!(archive.seal(&at(7), None).unwrap().files, 0);
-        assert_eq!(files(&archive.folders.seals).len(), 1);
+        assert_eq!(archive.seal(&sealing(7)).unwrap().files, 0);
+        assert_eq!(files(&chain).len(), 1);
     }
+    archive.seal(&Sealing { state: b"new".to_vec(), ..sealing(7) }).unwrap();
+    assert_eq!(files(&chain).len(), 2, "a state that is new is kept");
     drop(archive);
     assert_eq!(open(root.path()).1, at(7));
 }
@@ -278,7 +290,7 @@ fn every_table_has_its_folder() {
     archive.write_dead(&vec![letter; 600], |_| ("in", "stdin")).unwrap();
     archive.write_alerts(&[event]).unwrap();
     archive.write_windows(&[closed]).unwrap();
-    assert_eq!(archive.seal(&at(1), None).unwrap().rows, 602);
+    assert_eq!(archive.seal(&sealing(1)).unwrap().rows, 602);
 
     let file = |folder: &str| files(&root.path().join(folder)).remove(0);
     assert_eq!(read(&file("dead/date=2026-05-06")).num_rows(), 600);
@@ -297,7 +309,7 @@ fn more_partitions_than_open_writers_are_all_kept() {
     for first in (0..count).step_by(30) {
         archive.write_events(&events(first, 30.min(count - first))).unwrap();
     }
-    archive.seal(&at(1), None).unwrap();
+    archive.seal(&sealing(1)).unwrap();
     assert_eq!(visible(root.path()), (0..count).collect::<Vec<_>>());
     let outside = files(root.path()).iter().filter(|p| p.to_string_lossy().contains("passwd")).count();
     assert!(outside > 0);
@@ -321,17 +333,18 @@ fn run_and_crash(root: &Path, count: i64, crash: Crash) {
     let before = visible(root);
     assert_eq!(before, (0..first).collect::<Vec<_>>(), "an opened archive has what its checkpoint says");
     archive.write_events(&events(first, count)).unwrap();
-    let target = at((first + count) as u64);
+    let target = sealing((first + count) as u64);
     match crash {
-        Crash::Nowhere => drop(archive.seal(&target, None).unwrap()),
+        Crash::Nowhere => drop(archive.seal(&target).unwrap()),
         Crash::BeforeSeal => {}
-        Crash::Finished => drop(archive.prepare(&target, None).unwrap()),
+        Crash::Finished => drop(archive.prepare(&target).unwrap()),
         Crash::Committed | Crash::Placed { .. } => {
-            let mut sealed = archive.prepare(&target, None).unwrap();
-            seal::commit(&archive.folders, &sealed).unwrap();
+            let mut entry = archive.prepare(&target).unwrap();
+            archive.commit(&mut entry).unwrap();
             let files = if let Crash::Placed { files } = crash { files } else { 0 };
+            let Act::Seal(sealed) = &mut entry.act else { panic!("{entry:?}") };
             sealed.files.truncate(files);
-            seal::place(&archive.folders, &sealed).unwrap();
+            seal::place(archive.place.store.as_ref(), &entry).unwrap();
         }
     }
     let mut seen = visible(root);
@@ -361,7 +374,7 @@ proptest! {
         let (archive, checkpoint) = open(root.path());
         let end = checkpoint.partitions[0].position as i64;
         prop_assert_eq!(visible(root.path()), (0..end).collect::<Vec<_>>());
-        prop_assert_eq!(files(&archive.folders.staging).len(), 0);
+        prop_assert_eq!(files(&archive.place.scratch).len(), 0);
     }
 }
 
@@ -387,20 +400,23 @@ fn one_writer_at_a_time() {
     let owner = format!("another headrig (process {}-2026-05-06T05:35:31Z) has it open", std::process::id());
     assert!(second.to_string().contains(&owner), "{second}");
 
-    let foreign = r#"{"format":1,"number":1,"pipeline":"auto","writer":"other","watermark_us":null,
-        "checkpoint":{"partitions":[]},"files":[]}"#;
-    fs::write(archive.folders.seal(1), foreign).unwrap();
     archive.write_events(&events(0, 3)).unwrap();
-    assert!(matches!(archive.seal(&at(3), None), Err(ArchiveError::Conflict { owner, .. }) if owner == "other"));
-    assert!(matches!(archive.seal(&at(3), None), Err(ArchiveError::Broken { .. })));
+    let mut foreign = archive.prepare(&sealing(3)).unwrap();
+    archive.abandon();
+    let (mut archive, _) = open(root.path());
+    foreign.writer = "other".to_owned();
+    assert_eq!(chain::append(archive.place.store.as_ref(), &archive.place.keys, &foreign).unwrap(), None);
+    archive.write_events(&events(0, 3)).unwrap();
+    assert!(matches!(archive.seal(&sealing(3)), Err(ArchiveError::Conflict { owner, .. }) if owner == "other"));
+    assert!(matches!(archive.seal(&sealing(3)), Err(ArchiveError::Broken { .. })));
     assert!(matches!(archive.write_events(&events(0, 3)), Err(ArchiveError::Broken { .. })));
     assert_eq!(visible(root.path()), Vec::<i64>::new());
     archive.abandon();
     let (mut archive, _) = open(root.path());
-    assert_eq!(files(&archive.folders.staging).len(), 0);
+    assert_eq!(files(&archive.place.scratch).len(), 0);
     archive.write_events(&events(0, 3)).unwrap();
     archive.abandon();
-    assert_eq!(files(&root.path().join("_headrig/auto/staging")).len(), 0);
+    assert_eq!(files(&root.path().join("_headrig/auto/staging/main")).len(), 0);
 }
 
 #[test]
@@ -422,7 +438,7 @@ fn a_failed_placement_is_finished_by_the_next_start() {
     let (mut archive, _) = open(root.path());
     fs::write(root.path().join("data/date=2026-05-07"), b"").unwrap();
     archive.write_events(&events(0, 6)).unwrap();
-    assert!(archive.seal(&at(6), None).is_err());
+    assert!(archive.seal(&sealing(6)).is_err());
     archive.abandon();
     fs::remove_file(root.path().join("data/date=2026-05-07")).unwrap();
     let (_archive, checkpoint) = open(root.path());
@@ -434,12 +450,224 @@ fn a_failed_placement_is_finished_by_the_next_start() {
 fn a_failed_write_gives_its_space_back_and_shows_nothing() {
     let root = tempfile::tempdir().unwrap();
     let (mut archive, _) = open(root.path());
-    let staging = archive.folders.staging.clone();
+    let staging = archive.place.scratch.clone();
     fs::write(staging.join("000000000001-1.parquet"), b"in the way").unwrap();
     assert!(archive.write_events(&events(0, 6)).is_err());
-    assert!(matches!(archive.seal(&at(6), None), Err(ArchiveError::Broken { .. })));
+    assert!(matches!(archive.seal(&sealing(6)), Err(ArchiveError::Broken { .. })));
     assert_eq!(files(&staging), [staging.join("000000000001-1.parquet")]);
     drop(archive);
     assert_eq!(open(root.path()).1, Checkpoint::default());
     assert_eq!(visible(root.path()), Vec::<i64>::new());
+}
+
+/// A daemon of several that share source `in`.
+fn daemon(root: &Path, chain: &str) -> (Archive, super::Opened) {
+    let sharing = super::Sharing { chain: chain.to_owned(), sources: vec!["in".to_owned()] };
+    let plan = ArchivePlan { sharing: Some(sharing), ..plan(root, &["date"]) };
+    Archive::open(plan, EventTime::from_micros(START)).unwrap()
+}
+
+fn partition(number: usize) -> (String, String) {
+    ("in".to_owned(), format!("t/{number}"))
+}
+
+/// What a daemon says that has read partitions up to these positions.
+fn reading(positions: &[(usize, u64)]) -> Sealing {
+    let position = |(number, position): &(usize, u64)| {
+        let (source, partition) = partition(*number);
+        PartitionPosition { source, partition, identity: "c".to_owned(), position: *position }
+    };
+    Sealing { checkpoint: Checkpoint { partitions: positions.iter().map(position).collect() }, ..Sealing::default() }
+}
+
+fn positions(checkpoint: &Checkpoint) -> Vec<(String, u64)> {
+    checkpoint.partitions.iter().map(|p| (p.partition.clone(), p.position)).collect()
+}
+
+fn owned(pairs: &[(usize, u64)]) -> Vec<(String, u64)> {
+    pairs.iter().map(|(number, position)| (partition(*number).1, *position)).collect()
+}
+
+#[test]
+fn a_partition_goes_from_daemon_to_daemon_with_its_position() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut a, opened) = daemon(root.path(), "d-a");
+    assert_eq!(opened, super::Opened::default());
+    let (mut b, _) = daemon(root.path(), "d-b");
+    assert_eq!(a.claim(&[partition(0), partition(1)]).unwrap(), Checkpoint::default());
+    assert_eq!(b.claim(&[partition(2)]).unwrap(), Checkpoint::default());
+    a.write_events(&events(0, 2)).unwrap();
+    a.seal(&reading(&[(0, 10), (1, 20)])).unwrap();
+    b.write_events(&events(2, 2)).unwrap();
+    b.seal(&reading(&[(2, 30)])).unwrap();
+    // 1 goes from a to b, which a has handed over at its seal; a goes on with 0.
+    assert_eq!(positions(&b.claim(&[partition(1)]).unwrap()), owned(&[(1, 20)]));
+    a.write_events(&events(4, 2)).unwrap();
+    let receipt = a.seal(&reading(&[(0, 11), (1, 20)])).unwrap();
+    assert_eq!(positions(&receipt.checkpoint), owned(&[(0, 11)]));
+    b.write_events(&events(6, 2)).unwrap();
+    b.seal(&reading(&[(1, 25), (2, 30)])).unwrap();
+    // And back, though a's flow still believes that it is at 20.
+    assert_eq!(positions(&a.claim(&[partition(0), partition(1)]).unwrap()), owned(&[(0, 11), (1, 25)]));
+    a.write_events(&events(8, 2)).unwrap();
+    a.seal(&reading(&[(0, 12), (1, 20)])).unwrap();
+    a.write_events(&events(10, 2)).unwrap();
+    let receipt = a.seal(&reading(&[(0, 12), (1, 26)])).unwrap();
+    assert_eq!(positions(&receipt.checkpoint), owned(&[(0, 12), (1, 26)]));
+    drop((a, b));
+    assert_eq!(visible(root.path()), (0..12).collect::<Vec<_>>());
+    for (chain, expected) in [("d-a", owned(&[(0, 12), (1, 26)])), ("d-b", owned(&[(2, 30)]))] {
+        let (_, opened) = daemon(root.path(), chain);
+        assert_eq!(positions(&opened.own), expected);
+        assert_eq!(positions(&opened.known), owned(&[(0, 12), (1, 26), (2, 30)]));
+    }
+}
+
+#[test]
+fn a_zombie_with_rows_of_a_partition_that_another_has_claimed_stops() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut zombie, _) = daemon(root.path(), "d-z");
+    zombie.claim(&[partition(0), partition(1)]).unwrap();
+    zombie.write_events(&events(0, 2)).unwrap();
+    zombie.seal(&reading(&[(0, 5)])).unwrap();
+    zombie.write_events(&events(2, 2)).unwrap();
+    let (mut other, _) = daemon(root.path(), "d-o");
+    assert_eq!(positions(&other.claim(&[partition(0)]).unwrap()), owned(&[(0, 5)]));
+    let error = zombie.seal(&reading(&[(0, 7)])).unwrap_err();
+    assert!(
+        matches!(&error, ArchiveError::Taken { partition, by, .. } if partition == "t/0" && by == "d-o"),
+        "{error}"
+    );
+    assert!(error.is_retryable() && error.hint().is_some());
+    other.write_events(&events(2, 2)).unwrap();
+    other.seal(&reading(&[(0, 7)])).unwrap();
+    assert_eq!(visible(root.path()), (0..4).collect::<Vec<_>>());
+    drop(zombie);
+    let (mut zombie, opened) = daemon(root.path(), "d-z");
+    assert_eq!(positions(&opened.own), owned(&[]), "it holds 1, of which nothing is sealed");
+    assert_eq!(positions(&zombie.claim(&[partition(0)]).unwrap()), owned(&[(0, 7)]));
+}
+
+#[test]
+fn old_seals_are_folded_and_nothing_is_forgotten() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut archive, _) = open(root.path());
+    let seals = 2 * limits::FOLD_ENTRIES + 3;
+    for number in 1..=seals {
+        if number % 100 == 0 {
+            archive.write_events(&events(number as i64, 1)).unwrap();
+        }
+        archive.seal(&Sealing { records: 1, state: vec![number as u8; 5_000], ..sealing(number) }).unwrap();
+    }
+    let home = root.path().join("_headrig/auto");
+    assert_eq!(files(&home.join("chains/main")).len(), 4);
+    assert_eq!(files(&home.join("state/main")).len(), 1, "only the newest state is kept");
+    let folded = files(&home.join("summaries/main"));
+    let summaries: Vec<super::fold::Summary> =
+        folded.iter().map(|path| serde_json::from_slice(&fs::read(path).unwrap()).unwrap()).collect();
+    let ranges: Vec<_> = summaries.iter().map(|s| (s.from, s.through, s.records, s.files.len())).collect();
+    assert_eq!(ranges, [(1, 255, 255, 2), (256, 511, 256, 3)]);
+    assert_eq!(summaries[1].spans[0].start, Some(255));
+    assert_eq!((summaries[1].spans.len(), summaries[1].spans[0].end), (1, 511));
+    drop(archive);
+    let (_, opened) = Archive::open(plan(root.path(), &["date"]), EventTime::from_micros(START)).unwrap();
+    assert_eq!((opened.own, opened.state), (at(seals), vec![seals as u8; 5_000]));
+}
+
+fn flaws(root: &Path, deep: bool) -> Vec<String> {
+    let report = super::verify(root.to_str().unwrap(), deep, |_, _| {}).unwrap();
+    let shown = |finding: &super::Finding| {
+        format!("{:?} {}", finding.flaw, finding.detail.replace(root.to_str().unwrap(), "A"))
+    };
+    report.findings.iter().map(shown).collect()
+}
+
+#[test]
+fn verify_finds_nothing_in_a_sound_archive_and_names_each_flaw() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut archive, _) = open(root.path());
+    for round in 0..4 {
+        archive.write_events(&events(round * 3, 3)).unwrap();
+        archive.seal(&Sealing { records: 5, filtered: 2, ..sealing(10 * (round as u64 + 1)) }).unwrap();
+    }
+    archive.write_events(&events(12, 3)).unwrap();
+    let mut unplaced = archive.prepare(&Sealing { records: 3, ..sealing(50) }).unwrap();
+    let home = root.path().join("_headrig/auto/chains/main");
+    assert_eq!(flaws(root.path(), true), Vec::<String>::new(), "what is staged is no flaw");
+    let report = super::verify(root.path().to_str().unwrap(), false, |_, _| {}).unwrap();
+    assert_eq!((report.notes.len(), report.pipelines[0].records, report.pipelines[0].rows["data"]), (1, 20, 12));
+
+    archive.commit(&mut unplaced).unwrap();
+    assert_eq!(flaws(root.path(), false).len(), 1);
+    assert!(flaws(root.path(), false)[0].starts_with("Unplaced "), "{:?}", flaws(root.path(), false));
+    drop(archive);
+    drop(open(root.path()));
+    assert_eq!(flaws(root.path(), true), Vec::<String>::new());
+
+    let data = files(&root.path().join("data"));
+    let sound = fs::read(&data[0]).unwrap();
+    // The last byte before the footer's length is within the footer; one in the middle is a value.
+    let mut damaged = sound.clone();
+    damaged[60] ^= 0x55;
+    fs::write(&data[0], &damaged).unwrap();
+    assert_eq!(flaws(root.path(), true).len(), 1);
+    fs::write(&data[0], &sound[1..]).unwrap();
+    assert!(flaws(root.path(), false)[0].starts_with("Differs "));
+    fs::remove_file(&data[0]).unwrap();
+    assert!(flaws(root.path(), false)[0].starts_with("MissingFile A/data/date="));
+    fs::write(&data[0], &sound).unwrap();
+    fs::write(data[0].with_file_name("copy.parquet"), &sound).unwrap();
+    assert_eq!(flaws(root.path(), false), ["Orphan A/data/date=2026-05-06/copy.parquet is in no seal"]);
+    fs::remove_file(data[0].with_file_name("copy.parquet")).unwrap();
+
+    let second = home.join("000000000002.json");
+    let entry = fs::read_to_string(&second).unwrap();
+    for (from, to, expected) in [
+        ("\"start\": 10", "\"start\": 11", "Gap stdin of source in: positions 10 to 11"),
+        ("\"start\": 10", "\"start\": 7", "Overlap stdin of source in: positions 7 to 10"),
+        (
+            "\"records\": 5",
+            "\"records\": 6",
+            "Unaccounted seal 2 of chain main has 6 records, of which 5 are rows, dead letters or filtered out",
+        ),
+    ] {
+        fs::write(&second, entry.replace(from, to)).unwrap();
+        assert_eq!(flaws(root.path(), false), [expected]);
+    }
+    fs::remove_file(&second).unwrap();
+    let found = flaws(root.path(), false);
+    assert!(found.iter().any(|f| f == "MissingEntry chain main has no entries 2 to 2"), "{found:?}");
+    assert!(found.iter().any(|f| f.starts_with("Gap ")) && found.iter().any(|f| f.starts_with("Orphan ")), "{found:?}");
+}
+
+#[test]
+fn a_partition_whose_identity_grows_stays_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut archive, _) = open(root.path());
+    let mut checkpoint = at(10);
+    archive.seal(&Sealing { checkpoint: checkpoint.clone(), ..Sealing::default() }).unwrap();
+    for (before, after, position) in [("x", "y", 10), ("y", "z", 25)] {
+        checkpoint.identify("in", "stdin", before, after);
+        checkpoint.partitions[0].position = position;
+        let change = |before: &str, after: &str| super::Identified {
+            source: "in".to_owned(),
+            partition: "stdin".to_owned(),
+            before: before.to_owned(),
+            after: after.to_owned(),
+        };
+        let identified = vec![change("other", "y"), change(before, after)];
+        archive.seal(&Sealing { checkpoint: checkpoint.clone(), identified, ..Sealing::default() }).unwrap();
+        assert_eq!(flaws(root.path(), false), Vec::<String>::new());
+    }
+    // A file of that name that is another one begins at its own beginning.
+    checkpoint.partitions[0] =
+        PartitionPosition { identity: "new".to_owned(), position: 5, ..checkpoint.partitions[0].clone() };
+    archive.seal(&Sealing { checkpoint: checkpoint.clone(), ..Sealing::default() }).unwrap();
+    assert_eq!(flaws(root.path(), false), Vec::<String>::new());
+    checkpoint.partitions.clear();
+    archive.write_events(&events(0, 1)).unwrap();
+    archive.seal(&Sealing { checkpoint, records: 1, ..Sealing::default() }).unwrap();
+    drop(archive);
+    assert_eq!(open(root.path()).1, Checkpoint::default(), "what the flow forgets is forgotten");
+    assert_eq!(flaws(root.path(), false), Vec::<String>::new());
 }

@@ -1,77 +1,87 @@
 //! The archive's writing side: rows in, seals out.
 
+use super::chain::{self, Keys, MAIN, StateRef};
+use super::claim::{self, Claimant, Name};
 use super::crew::Crew;
-use super::partition::{self, file_name};
-use super::seal::{self, FORMAT, Folders, Seal};
-use super::staging::Staging;
+use super::folder::Folder;
+use super::partition::file_name;
+use super::plan::{self, ArchivePlan, Opened, Sealed};
+use super::staging::{self, Names, Staging};
+use super::store::Store;
 use super::table::{self, Kind, Table};
-use super::{ArchiveError, Config, disk};
+use super::{ArchiveError, disk, seal};
 use crate::record::alert::AlertEvent;
 use crate::record::dead::DeadLetter;
 use crate::record::raw::PartitionId;
-use crate::record::receipt::{Checkpoint, PartitionPosition, Receipt};
+use crate::record::receipt::{Checkpoint, PartitionPosition};
 use crate::record::sample::{WindowRows, WindowSchema, columns};
-use crate::record::schema::Schema;
 use crate::time::EventTime;
 use arrow::array::RecordBatch;
 use hashbrown::HashMap;
-use parquet::file::metadata::KeyValue;
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Dead letters that become one Arrow batch, so that their texts stay below 2 GiB.
 const DEAD_ROWS: usize = 512;
 
-/// What an archive has to know of its pipeline.
-#[derive(Debug, Clone)]
-pub struct ArchivePlan {
-    pub config: Config,
-    /// The pipeline's name; files carry it, and each pipeline has seals of its own.
-    pub pipeline: String,
-    pub schema: Arc<Schema>,
-    pub windows: Vec<WindowSchema>,
-    /// Threads that encode, the one that calls included; files are the same with any number.
-    pub threads: NonZeroUsize,
+/// One partition that this chain holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Holding {
+    /// `None` before the first seal with some of it.
+    pub(super) at: Option<PartitionPosition>,
+    pub(super) epoch: u64,
 }
 
-impl ArchivePlan {
-    /// As many threads as there are cores that this process may use, by affinity and cgroup; 1 where that is not known.
-    pub fn all_cores() -> NonZeroUsize {
-        std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+/// Where an archive is, and who writes.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) keys: Keys,
+    /// Local folder of files that are being filled.
+    pub(crate) scratch: PathBuf,
+    /// Keeps other writers out of the chain, where the place can do so.
+    lock: Option<File>,
+}
+
+#[cfg(test)]
+impl Place {
+    /// A place of one pipeline without a lock, whose files are filled in `scratch`.
+    pub(crate) fn unlocked(store: Arc<dyn Store>, pipeline: &str, scratch: PathBuf) -> Self {
+        Self { store, keys: Keys::new(pipeline), scratch, lock: None }
     }
 }
 
-/// What one seal made visible of one table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sealed {
-    pub kind: Kind,
-    pub rows: u64,
-    pub files: u64,
-    pub bytes: u64,
-}
-
-/// An archive open for writing, by one thread and one daemon at a time. Dropping it makes nothing visible.
+/// An archive open for writing, by one thread. Of several writers of one chain one gets on. Dropping it makes nothing
+/// visible.
 #[derive(Debug)]
 pub struct Archive {
-    pipeline: String,
-    writer: String,
-    pub(crate) folders: Folders,
-    /// Held for as long as the archive is open.
-    _lock: File,
+    pub(super) pipeline: String,
+    pub(super) chain: String,
+    pub(super) writer: String,
+    pub(crate) place: Place,
+    /// Sources whose partitions have to be claimed.
+    pub(super) shared: Vec<String>,
+    /// Tables that are written.
+    pub(super) kept: Vec<Kind>,
     data: Table,
     dead: Table,
     alerts: Table,
     windows: HashMap<Arc<str>, Table>,
-    staging: Staging,
-    /// What the newest seal says.
-    checkpoint: Checkpoint,
-    /// Number of the next seal.
-    number: u64,
-    sealed: Vec<Sealed>,
-    broken: bool,
+    pub(super) staging: Staging,
+    pub(super) held: BTreeMap<Name, Holding>,
+    pub(super) given: Vec<chain::Given>,
+    /// Partitions that others have claimed since the start, who, and how far this writer had read them by then.
+    pub(super) lost: BTreeMap<Name, (String, u64)>,
+    /// Number of the next entry.
+    pub(super) number: u64,
+    /// What the newest seal kept, and where.
+    pub(super) state: Vec<u8>,
+    pub(super) state_at: Option<StateRef>,
+    pub(super) sealed: Vec<Sealed>,
+    pub(super) broken: bool,
 }
 
 impl Archive {
@@ -81,39 +91,126 @@ impl Archive {
     /// # Errors
     /// When the folder cannot be made or written to, when another daemon has it open for this pipeline, or when a
     /// sealed file is missing.
-    pub fn open(plan: ArchivePlan, writer_started: EventTime) -> Result<(Self, Checkpoint), ArchiveError> {
-        let folders = Folders::new(plan.config.folder()?, &plan.pipeline);
-        for folder in [&folders.root.join(Kind::Data.as_str()), &folders.staging, &folders.seals] {
+    pub fn open(plan: ArchivePlan, writer_started: EventTime) -> Result<(Self, Opened), ArchiveError> {
+        let root = plan.config.folder()?;
+        let keys = Keys::new(&plan.pipeline);
+        let chain = plan.sharing.as_ref().map_or(MAIN, |sharing| sharing.chain.as_str());
+        let (scratch, lock_path) = (root.join(keys.staging(chain)), root.join(keys.lock(chain)));
+        for folder in [&root.join(Kind::Data.as_str()), &scratch, &root.join(keys.chain(chain))] {
             disk::make_folder(folder)?;
         }
-        check_device(&folders)?;
+        disk::make_folder(lock_path.parent().expect("it is below the root"))?;
+        check_device(&root, &scratch)?;
+        let lock = lock(&lock_path)?;
+        let folder = Folder::new(root);
+        folder.sweep()?;
+        let place = Place { store: Arc::new(folder), keys, scratch, lock: Some(lock) };
+        let opened = Self::open_at(place, plan, writer_started)?;
+        // Only now, as that gave space back, without which a full disk would stay full.
+        disk::write_synced(&lock_path, opened.0.writer.as_bytes())?;
+        probe(&opened.0.place.scratch)?;
+        Ok(opened)
+    }
+
+    /// As [`Self::open`], at a place that is there already.
+    pub(crate) fn open_at(
+        place: Place,
+        plan: ArchivePlan,
+        writer_started: EventTime,
+    ) -> Result<(Self, Opened), ArchiveError> {
+        let chain = plan.sharing.as_ref().map_or_else(|| MAIN.to_owned(), |sharing| sharing.chain.clone());
+        let (sealed, newest) = seal::newest(place.store.as_ref(), &place.keys, &chain)?;
+        if let Some(entry) = &newest {
+            seal::place(place.store.as_ref(), entry)?;
+        }
+        staging::clear(&place.scratch)?;
+        let state = sealed.as_ref().map(|sealed| seal::state(place.store.as_ref(), sealed)).transpose()?;
+        let watermark = sealed.as_ref().and_then(|sealed| sealed.watermark_us).map(EventTime::from_micros);
         let writer = format!("{}-{writer_started}", std::process::id());
-        let lock = lock(&folders.lock)?;
-        // First, as it gives space back, without which a full disk would stay full.
-        let newest = seal::recover(&folders)?;
-        disk::write_synced(&folders.lock, writer.as_bytes())?;
-        probe(&folders.staging)?;
-        let (number, checkpoint) = newest.map_or((1, Checkpoint::default()), |s| (s.number + 1, s.checkpoint));
-        let crew = Arc::new(Crew::new(plan.threads, &folders.root)?);
-        let staging = Staging::new(folders.staging.clone(), crew, file_name(&plan.pipeline), number);
-        let footer = fixed_footer(&plan, &writer);
-        let window = |w: &WindowSchema| (w.window.clone(), window_table(w, &footer));
-        let archive = Self {
-            data: data_table(&plan, &footer),
-            dead: plain_table(Kind::Dead, table::dead_schema(), "ts", &["raw", "raw_bytes"], &footer),
-            alerts: plain_table(Kind::Alerts, table::alert_schema(), columns::WINDOW_END, &["id"], &footer),
+        let number = newest.as_ref().map_or(1, |entry| entry.number + 1);
+        let crew = Arc::new(Crew::new(plan.threads, &place.scratch)?);
+        let staging = Staging::new(place.scratch.clone(), names(&place, &plan, &chain, &writer), crew, number);
+        let footer = plan::fixed_footer(&plan, &writer);
+        let window = |w: &WindowSchema| (w.window.clone(), plan::window_table(w, &footer));
+        let mut archive = Self {
+            kept: plan.config.tables.value.clone(),
+            data: plan::data_table(&plan, &footer),
+            dead: plan::plain_table(Kind::Dead, table::dead_schema(), "ts", &["raw", "raw_bytes"], &footer),
+            alerts: plan::plain_table(Kind::Alerts, table::alert_schema(), columns::WINDOW_END, &["id"], &footer),
             windows: plan.windows.iter().map(window).collect(),
+            shared: plan.sharing.map(|sharing| sharing.sources).unwrap_or_default(),
             pipeline: plan.pipeline,
+            chain,
             writer,
-            folders,
-            _lock: lock,
+            place,
             staging,
-            checkpoint: checkpoint.clone(),
+            held: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            given: newest.map(|entry| entry.given).unwrap_or_default(),
             number,
+            state: state.unwrap_or_default(),
+            state_at: sealed.and_then(|sealed| sealed.state),
             sealed: Vec::new(),
             broken: false,
         };
-        Ok((archive, checkpoint))
+        let known = archive.resume()?;
+        let opened = Opened { own: archive.checkpoint(), known, state: archive.state.clone(), watermark };
+        Ok((archive, opened))
+    }
+
+    /// Finds what this chain holds; returns how far all partitions of the pipeline are.
+    fn resume(&mut self) -> Result<Checkpoint, ArchiveError> {
+        let heads = chain::heads(self.place.store.as_ref(), &self.place.keys)?;
+        let holders = claim::holders(&heads);
+        // Where nobody shares, all is this chain's; what others hold is left from when the pipeline was shared.
+        let foreign = |(name, holder): (&Name, &claim::Holder)| {
+            let ours = self.chain == MAIN || self.shared.is_empty();
+            (ours && holder.chain != self.chain && holder.chain != chain::ORIGIN).then(|| name.clone())
+        };
+        let foreign: Vec<Name> = holders.iter().filter_map(foreign).collect();
+        let known = holders.values().filter_map(|holder| holder.at.clone()).collect();
+        let own = holders.into_iter().filter(|(_, holder)| holder.chain == self.chain);
+        self.hold(own.collect::<Vec<_>>());
+        self.take_over(&foreign)?;
+        Ok(Checkpoint { partitions: known })
+    }
+
+    fn hold(&mut self, holders: impl IntoIterator<Item = (Name, claim::Holder)>) {
+        for (name, claim::Holder { at, epoch, .. }) in holders {
+            self.given.retain(|given| (given.source.as_str(), given.partition.as_str()) != (&name.0, &name.1));
+            self.lost.remove(&name);
+            self.held.insert(name, Holding { at, epoch });
+        }
+    }
+
+    /// Makes partitions of shared sources this writer's own, whoever holds them now, and returns where each goes on; one that
+    /// nobody has read is not among them. What was staged before has to be sealed first: rows of a partition that another
+    /// has claimed meanwhile show only then.
+    ///
+    /// # Errors
+    /// When the claims cannot be put. Which of them were is found out by claiming again.
+    pub fn claim(&mut self, partitions: &[(String, String)]) -> Result<Checkpoint, ArchiveError> {
+        self.guarded(|archive| {
+            archive.take_over(partitions)?;
+            let at = |name: &Name| archive.held.get(name).and_then(|holding| holding.at.clone());
+            Ok(Checkpoint { partitions: partitions.iter().filter_map(at).collect() })
+        })
+    }
+
+    fn take_over(&mut self, partitions: &[Name]) -> Result<(), ArchiveError> {
+        let missing: Vec<Name> = partitions.iter().filter(|name| !self.held.contains_key(*name)).cloned().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let Self { place, pipeline, chain, writer, .. } = self;
+        let holders = claim::claim(place.store.as_ref(), &place.keys, Claimant { pipeline, chain, writer }, &missing)?;
+        self.hold(holders);
+        Ok(())
+    }
+
+    /// How far this chain's partitions are sealed.
+    pub(super) fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { partitions: self.held.values().filter_map(|holding| holding.at.clone()).collect() }
     }
 
     /// Stages events, with the columns of the plan's schema.
@@ -182,31 +279,6 @@ impl Archive {
         &self.sealed
     }
 
-    /// Makes all that is staged durable and visible, with `checkpoint` as the positions up to which it goes.
-    /// Nothing is written when nothing is staged and the positions are those of the last seal.
-    ///
-    /// # Errors
-    /// When a file cannot be written, synced or placed, or another writer has sealed meanwhile. Whether the seal was
-    /// committed is found out by opening the archive again.
-    pub fn seal(&mut self, checkpoint: &Checkpoint, watermark: Option<EventTime>) -> Result<Receipt, ArchiveError> {
-        if !self.broken && self.staging.rows() == 0 && *checkpoint == self.checkpoint {
-            return Ok(Receipt {
-                checkpoint: checkpoint.clone(),
-                rows: 0,
-                files: 0,
-                bytes: 0,
-                tables: Vec::new(),
-                type_clashes: 0,
-            });
-        }
-        self.guarded(|archive| {
-            let seal = archive.prepare(checkpoint, watermark).inspect_err(|_| archive.staging.discard())?;
-            seal::commit(&archive.folders, &seal)?;
-            seal::place(&archive.folders, &seal)?;
-            Ok(archive.advance(seal))
-        })
-    }
-
     /// Bytes of memory that the row groups under way take.
     pub fn memory_bytes(&self) -> u64 {
         self.staging.memory_bytes()
@@ -237,70 +309,36 @@ impl Archive {
     }
 
     /// Runs `work` unless an earlier piece of work failed.
-    fn guarded<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, ArchiveError>) -> Result<T, ArchiveError> {
+    pub(super) fn guarded<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, ArchiveError>,
+    ) -> Result<T, ArchiveError> {
         if self.broken {
-            return Err(ArchiveError::Broken { path: self.folders.root.clone() });
+            return Err(ArchiveError::Broken { path: PathBuf::from(self.place.store.show("")) });
         }
         let result = work(self);
         self.broken = result.is_err();
         result
     }
+}
 
-    /// Ends the staged files, durably, and says what shall be sealed.
-    pub(crate) fn prepare(
-        &mut self,
-        checkpoint: &Checkpoint,
-        watermark: Option<EventTime>,
-    ) -> Result<Seal, ArchiveError> {
-        let mut footer =
-            vec![KeyValue::new("headrig.position_range".to_owned(), position_range(&self.checkpoint, checkpoint))];
-        footer.extend(watermark.map(|w| KeyValue::new("headrig.watermark".to_owned(), w.to_string())));
-        Ok(Seal {
-            format: FORMAT,
-            number: self.number,
-            pipeline: self.pipeline.clone(),
-            writer: self.writer.clone(),
-            watermark_us: watermark.map(EventTime::micros),
-            checkpoint: checkpoint.clone(),
-            files: self.staging.finish_all(&footer)?,
-        })
-    }
-
-    /// Begins the next seal.
-    fn advance(&mut self, seal: Seal) -> Receipt {
-        let of = |kind| {
-            let mut total = Sealed { kind, rows: 0, files: 0, bytes: 0 };
-            for file in seal.files.iter().filter(|f| f.kind == kind) {
-                total.rows += file.rows;
-                total.files += 1;
-                total.bytes += file.bytes;
-            }
-            (total.files > 0).then_some(total)
-        };
-        self.sealed = Kind::ALL.into_iter().filter_map(of).collect();
-        let type_clashes = self.staging.misfits();
-        self.number += 1;
-        self.staging.next();
-        self.checkpoint = seal.checkpoint.clone();
-        Receipt {
-            checkpoint: seal.checkpoint,
-            rows: self.sealed.iter().map(|s| s.rows).sum(),
-            files: self.sealed.iter().map(|s| s.files).sum(),
-            bytes: self.sealed.iter().map(|s| s.bytes).sum(),
-            tables: self.sealed.iter().map(|s| (s.kind.as_str(), s.rows, s.files)).collect(),
-            type_clashes,
-        }
+fn names(place: &Place, plan: &ArchivePlan, chain: &str, writer: &str) -> Names {
+    let pipeline = file_name(&plan.pipeline);
+    Names {
+        home: place.keys.staging(chain),
+        tag: if place.lock.is_some() { String::new() } else { format!("{}-", file_name(writer)) },
+        prefix: if chain == MAIN { pipeline } else { format!("{pipeline}-{chain}") },
     }
 }
 
 /// Renaming works within one file system only, and is found out before the first row.
-fn check_device(folders: &Folders) -> Result<(), ArchiveError> {
+fn check_device(root: &Path, scratch: &Path) -> Result<(), ArchiveError> {
     let device = |path: &Path| path.metadata().map(|m| m.dev()).map_err(ArchiveError::io("look at", path));
-    let staging = device(&folders.staging)?;
+    let staging = device(scratch)?;
     for kind in Kind::ALL {
-        let data = folders.root.join(kind.as_str());
+        let data = root.join(kind.as_str());
         if data.exists() && device(&data)? != staging {
-            return Err(ArchiveError::Devices { staging: folders.staging.clone(), data });
+            return Err(ArchiveError::Devices { staging: scratch.to_owned(), data });
         }
     }
     Ok(())
@@ -325,44 +363,4 @@ fn probe(staging: &Path) -> Result<(), ArchiveError> {
     let path = staging.join("probe");
     disk::write_synced(&path, b"headrig")?;
     std::fs::remove_file(&path).map_err(ArchiveError::io("remove", &path))
-}
-
-fn fixed_footer(plan: &ArchivePlan, writer: &str) -> Vec<KeyValue> {
-    [("headrig.pipeline", plan.pipeline.as_str()), ("headrig.writer", writer)]
-        .map(|(key, value)| KeyValue::new(key.to_owned(), value.to_owned()))
-        .to_vec()
-}
-
-fn data_table(plan: &ArchivePlan, footer: &[KeyValue]) -> Table {
-    let mut footer = footer.to_vec();
-    footer.push(KeyValue::new("headrig.schema".to_owned(), plan.schema.name.clone()));
-    footer.push(KeyValue::new("headrig.schema_version".to_owned(), plan.schema.version.to_string()));
-    let levels: Vec<String> = plan.config.partition_by.iter().map(|l| l.value.clone()).collect();
-    Table::data(&plan.schema, &levels, &footer)
-}
-
-fn plain_table(
-    kind: Kind,
-    arrow: arrow::datatypes::SchemaRef,
-    time: &str,
-    plain: &[&str],
-    footer: &[KeyValue],
-) -> Table {
-    Table::plain(kind, kind.as_str().to_owned(), arrow, time, plain, footer)
-}
-
-fn window_table(window: &WindowSchema, footer: &[KeyValue]) -> Table {
-    let folder = format!("{}/{}", Kind::Windows.as_str(), partition::level("name", Some(&window.window)));
-    Table::plain(Kind::Windows, folder, window.arrow.clone(), columns::WINDOW_START, &[], footer)
-}
-
-/// Per partition the positions `[start, end)` that lie between two seals, as JSON; `start` is null where the earlier
-/// one doesn't know the partition.
-fn position_range(before: &Checkpoint, after: &Checkpoint) -> String {
-    let range = |now: &PartitionPosition| {
-        let known = before.find(&now.source, &now.partition).filter(|p| p.identity == now.identity);
-        serde_json::json!({ "source": now.source, "partition": now.partition, "identity": now.identity,
-            "start": known.map(|p| p.position), "end": now.position })
-    };
-    serde_json::Value::Array(after.partitions.iter().map(range).collect()).to_string()
 }

@@ -409,7 +409,12 @@ impl<'o> Reading<'o> {
         while let Some(feed) = self.ready.pop_front() {
             let reached = match &feed {
                 Feed::Batch(batch) => Some((batch.partition, batch.end)),
-                Feed::Opened { .. } | Feed::Ended(_) => None,
+                Feed::Opened { .. }
+                | Feed::Identified { .. }
+                | Feed::Ended(_)
+                | Feed::Forgotten(_)
+                | Feed::Claim { .. }
+                | Feed::Seal(_) => None,
             };
             let patience = if self.paused { PAUSED } else { limits::KAFKA_STALL };
             if let Some(feed) = self.outlet.offer_blocking(feed, patience)? {

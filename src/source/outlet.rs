@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// The pipeline takes no more; the source returns as if it had been stopped.
@@ -153,6 +153,28 @@ impl Outlet {
     /// When the receiver is gone.
     pub fn open_partition_blocking(&self, name: PartitionName) -> Result<PartitionId, Closed> {
         Handle::current().block_on(self.open_partition(name))
+    }
+
+    /// Makes partitions of a shared source, by source and name, this daemon's. Returns where each goes on, of those that were
+    /// read before. For a thread of [`tokio::task::spawn_blocking`].
+    ///
+    /// # Errors
+    /// When the pipeline has ended meanwhile, as it does when the claim fails.
+    pub fn claim_blocking(&self, partitions: Vec<(String, String)>) -> Result<Checkpoint, Closed> {
+        let (claimed, answer) = oneshot::channel();
+        self.send_blocking(Feed::Claim { partitions, claimed })?;
+        answer.blocking_recv().map_err(|_| Closed)
+    }
+
+    /// Waits until all that was handed on is sealed, which is begun at once. For a thread of
+    /// [`tokio::task::spawn_blocking`].
+    ///
+    /// # Errors
+    /// When the pipeline has ended meanwhile, as it does when the seal fails.
+    pub fn seal_blocking(&self) -> Result<(), Closed> {
+        let (sealed, answer) = oneshot::channel();
+        self.send_blocking(Feed::Seal(sealed))?;
+        answer.blocking_recv().map_err(|_| Closed)
     }
 
     /// Whether the source shall stop.

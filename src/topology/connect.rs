@@ -1,14 +1,17 @@
 //! The second phase: opens archive, sources and receivers, and spawns nothing.
 
 use super::Surroundings;
+use super::books::{Books, Outgoing};
 use super::flow::Flow;
+use super::instance::{self, Instance, InstanceError};
 use super::memory::Memory;
 use super::progress::Progress;
-use crate::archive::{Archive, ArchiveError, ArchivePlan, FlushConfig, Kind};
+use super::state::Restored;
+use crate::archive::{Archive, ArchiveError, ArchivePlan, FlushConfig, Kind, Opened, Sharing};
 use crate::config::Plan;
-use crate::record::receipt::Checkpoint;
 use crate::sink::{self, Route, Sink, SinkError};
 use crate::source::{Setting, Source, SourceError};
+use crate::time::EventTime;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -21,6 +24,8 @@ pub enum ConnectError {
     Source { name: String, source: SourceError },
     #[error("cannot open receiver {name}: {source}")]
     Sink { name: String, source: SinkError },
+    #[error("cannot begin pipeline {pipeline}: {source}")]
+    Instance { pipeline: String, source: InstanceError },
 }
 
 impl ConnectError {
@@ -30,6 +35,7 @@ impl ConnectError {
             Self::Archive { source, .. } => source.hint(),
             Self::Source { source, .. } => source.hint(),
             Self::Sink { source, .. } => source.hint().map(str::to_owned),
+            Self::Instance { .. } => Some("let `--data-dir` be a folder that this user may write to".to_owned()),
         }
     }
 }
@@ -46,7 +52,11 @@ pub struct Connected {
     pub(super) flow: Flow,
     pub(super) sources: Vec<(String, Box<dyn Source>)>,
     pub(super) archive: Option<(Archive, FlushConfig)>,
-    pub(super) checkpoint: Checkpoint,
+    pub(super) books: Books,
+    /// Alert events that an earlier run has sealed and not noted as delivered.
+    pub(super) due: Vec<Outgoing>,
+    /// Keeps this daemon's name from others.
+    pub(super) _instance: Option<Instance>,
     pub(super) receivers: Vec<(String, Box<dyn Sink>)>,
     pub(super) routes: Vec<Route>,
     pub(super) surroundings: Surroundings,
@@ -60,7 +70,7 @@ impl Connected {
     /// The first thing that cannot be opened.
     pub fn connect(mut plan: Plan, surroundings: Surroundings) -> Result<Self, ConnectError> {
         let pipeline = plan.pipeline.clone();
-        let (archive, checkpoint) = connect_archive(&plan, &surroundings)?;
+        let (archive, opened, instance) = connect_archive(&plan, &surroundings)?;
         let mut sources = Vec::new();
         let setting = Setting {
             pipeline: &pipeline,
@@ -70,7 +80,7 @@ impl Connected {
         };
         for (name, config) in &plan.sources {
             let source = config
-                .connect(name, &checkpoint, Arc::clone(&surroundings.clock), &setting)
+                .connect(name, &opened.known, Arc::clone(&surroundings.clock), &setting)
                 .map_err(|source| ConnectError::Source { name: name.clone(), source })?;
             sources.push((name.clone(), source));
         }
@@ -87,7 +97,10 @@ impl Connected {
             progress.expect_bytes(total);
         }
         let routes = std::mem::take(&mut plan.routes);
-        let flow = Flow::new(&mut plan);
+        let mut flow = Flow::new(&mut plan);
+        let names = receivers.iter().map(|(name, _)| name.clone()).collect();
+        let mut books = Books::new(names, opened.own);
+        let due = resume(&pipeline, &mut flow, &mut books, &opened.state, opened.watermark);
         Ok(Self {
             pipeline,
             threads: plan.limits.threads,
@@ -97,7 +110,9 @@ impl Connected {
             flow,
             sources,
             archive,
-            checkpoint,
+            books,
+            due,
+            _instance: instance,
             receivers,
             routes,
             surroundings,
@@ -131,18 +146,81 @@ impl Connected {
     }
 }
 
-type OpenArchive = (Option<(Archive, FlushConfig)>, Checkpoint);
+/// Goes on with the state that an earlier run has sealed; returns the alert events that it has not noted as delivered. A state
+/// that cannot be read must not keep rows from being stored: then windows and alerts begin anew, and say so.
+pub(super) fn resume(
+    pipeline: &str,
+    flow: &mut Flow,
+    books: &mut Books,
+    state: &[u8],
+    watermark: Option<EventTime>,
+) -> Vec<Outgoing> {
+    let (due, state) = books.restore(state).unwrap_or_else(|error| {
+        tracing::error!(pipeline, %error, "alert events that were sealed and not delivered are in the archive only");
+        (Vec::new(), &[])
+    });
+    let restored = if state.is_empty() { None } else { Some(flow.restore(state)) };
+    match restored {
+        Some(Ok(restored)) => tell(pipeline, &restored),
+        nothing => {
+            if let Some(Err(error)) = nothing {
+                tracing::error!(pipeline, %error, "windows and alerts begin anew");
+            }
+            if let Some(newest) = watermark {
+                flow.begin_anew(newest);
+            }
+        }
+    }
+    due
+}
+
+/// Says what of an earlier run's state has no place in this pipeline file.
+fn tell(pipeline: &str, restored: &Restored) {
+    let Restored { windows_kept, windows_anew, windows_dropped, alerts_dropped, abandoned } = restored;
+    tracing::debug!(pipeline, kept = windows_kept.join(" "), "windows go on where they were");
+    for (windows, what) in [
+        (windows_anew, "windows begin anew, their first rows are provisional"),
+        (windows_dropped, "windows are gone or defined otherwise, what they held open is dropped"),
+    ] {
+        if !windows.is_empty() {
+            tracing::warn!(pipeline, windows = windows.join(" "), "{what}");
+        }
+    }
+    if !alerts_dropped.is_empty() {
+        tracing::warn!(
+            pipeline,
+            alerts = alerts_dropped.join(" "),
+            "alert rules are gone or defined otherwise, and begin anew"
+        );
+    }
+    for alert in abandoned {
+        tracing::warn!(pipeline, ?alert, "a firing alert will not be resolved, its rule is gone");
+    }
+}
+
+type OpenArchive = (Option<(Archive, FlushConfig)>, Opened, Option<Instance>);
 
 fn connect_archive(plan: &Plan, surroundings: &Surroundings) -> Result<OpenArchive, ConnectError> {
-    let Some(config) = &plan.archive else { return Ok((None, Checkpoint::default())) };
+    let Some(config) = &plan.archive else { return Ok((None, Opened::default(), None)) };
+    let shared: Vec<String> =
+        plan.sources.iter().filter(|(_, source)| source.is_shared()).map(|(name, _)| name.clone()).collect();
+    let sharing = (!shared.is_empty())
+        .then(|| instance::take(&surroundings.data_dir, &plan.pipeline, surroundings.clock.now().micros()));
+    let failed = |source| ConnectError::Instance { pipeline: plan.pipeline.clone(), source };
+    let sharing = sharing.transpose().map_err(failed)?;
+    let (sharing, instance) = match sharing {
+        Some(instance) => (Some(Sharing { chain: instance.name.clone(), sources: shared }), Some(instance)),
+        None => (None, None),
+    };
     let archive_plan = ArchivePlan {
         config: config.clone(),
         pipeline: plan.pipeline.clone(),
         schema: Arc::clone(&plan.schema),
         windows: plan.windows.iter().map(crate::window::Plan::schema).collect(),
         threads: ArchivePlan::all_cores(),
+        sharing,
     };
-    let (archive, checkpoint) = Archive::open(archive_plan, surroundings.clock.now())
+    let (archive, opened) = Archive::open(archive_plan, surroundings.clock.now())
         .map_err(|source| ConnectError::Archive { pipeline: plan.pipeline.clone(), source })?;
-    Ok((Some((archive, config.flush.clone())), checkpoint))
+    Ok((Some((archive, config.flush.clone())), opened, instance))
 }

@@ -1,10 +1,12 @@
 //! One task per receiver of alert events, each behind a bounded queue.
 
+use super::books::Outgoing;
 use crate::limits;
 use crate::record::alert::AlertEvent;
 use crate::sink::{Route, Sink, route};
 use crate::telemetry::metrics::SelfMetrics;
 use crate::time::Span;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +29,14 @@ pub(super) struct Notifying {
     /// Receiver and event of those that found a full queue after the stop. As many as come of what the sources had handed
     /// on by then.
     postponed: Vec<(usize, AlertEvent)>,
+    delivered: Delivered,
+}
+
+/// Receiver and id of events that need not be sent again. All clones are one.
+type Delivered = Arc<Mutex<Vec<(usize, String)>>>;
+
+fn lock(delivered: &Delivered) -> MutexGuard<'_, Vec<(usize, String)>> {
+    delivered.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Notifying {
@@ -39,8 +49,9 @@ impl Notifying {
     ) -> Self {
         let closing = stop.child_token();
         let (names, queues, tasks, postponed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut notifying = Self { names, routes, queues, tasks, closing, stop, postponed };
-        for (name, sink) in receivers {
+        let delivered = Delivered::default();
+        let mut notifying = Self { names, routes, queues, tasks, closing, stop, postponed, delivered };
+        for (index, (name, sink)) in receivers.into_iter().enumerate() {
             let (queue, events) = mpsc::channel(limits::ALERT_QUEUE);
             let receiver = Receiver {
                 pipeline: pipeline.to_owned(),
@@ -48,6 +59,8 @@ impl Notifying {
                 sink,
                 telemetry: telemetry.clone(),
                 closing: notifying.closing.clone(),
+                index,
+                delivered: Arc::clone(&notifying.delivered),
             };
             notifying.tasks.push(tokio::spawn(receiver.serve(events)));
             notifying.names.push(name);
@@ -56,11 +69,22 @@ impl Notifying {
         notifying
     }
 
-    /// Queues events for the receivers that the routes name, waiting where a queue is full. Told to stop, it doesn't wait:
+    /// Finds who is to have which event.
+    pub(super) fn route(&self, events: &[AlertEvent]) -> Vec<Outgoing> {
+        let to = |event: &AlertEvent| route(&self.routes, &self.names, event);
+        events.iter().map(|event| Outgoing { to: to(event), event: event.clone() }).collect()
+    }
+
+    /// What receivers have taken since the last call, or will never take: receiver and id of the event.
+    pub(super) fn take_delivered(&self) -> Vec<(usize, String)> {
+        std::mem::take(&mut *lock(&self.delivered))
+    }
+
+    /// Queues events for their receivers, waiting where a queue is full. Told to stop, it doesn't wait:
     /// a receiver that is stuck must not keep what was read from being stored. Its events wait for [`Self::end`].
-    pub(super) async fn send(&mut self, events: &[AlertEvent]) {
-        for event in events {
-            for index in route(&self.routes, &self.names, event) {
+    pub(super) async fn send(&mut self, events: &[Outgoing]) {
+        for Outgoing { event, to } in events {
+            for index in to.iter().copied() {
                 // In order: behind a postponed event, all are.
                 let behind = self.postponed.iter().any(|(receiver, _)| *receiver == index);
                 let queued = !behind
@@ -77,19 +101,21 @@ impl Notifying {
         }
     }
 
-    /// Waits until every receiver has what was queued for it, or has given up. Returns how many events were given up.
-    pub(super) async fn end(self) -> u64 {
-        for (index, event) in self.postponed {
+    /// Waits until every receiver has what was queued for it, or has given up. Returns how many events were not delivered, and
+    /// what [`Self::take_delivered`] gives.
+    pub(super) async fn end(&mut self) -> (u64, Vec<(usize, String)>) {
+        for (index, event) in std::mem::take(&mut self.postponed) {
             // As above.
             let _ = self.queues[index].send(event).await;
         }
-        drop(self.queues);
+        self.queues.clear();
         self.closing.cancel();
         let mut lost = 0;
-        for task in self.tasks {
+        for task in self.tasks.drain(..) {
             lost += task.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         }
-        lost
+        let delivered = std::mem::take(&mut *lock(&self.delivered));
+        (lost, delivered)
     }
 }
 
@@ -99,6 +125,19 @@ struct Receiver {
     sink: Box<dyn Sink>,
     telemetry: SelfMetrics,
     closing: CancellationToken,
+    /// Its place among the receivers.
+    index: usize,
+    delivered: Delivered,
+}
+
+/// How a delivery ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Delivered,
+    /// Trying again cannot help.
+    Refused,
+    /// Nobody waits any longer; the next run tries again.
+    GivenUp,
 }
 
 impl Receiver {
@@ -106,7 +145,11 @@ impl Receiver {
         let mut lost = 0;
         let mut waiting = Vec::new();
         while events.recv_many(&mut waiting, limits::ALERT_QUEUE).await > 0 {
-            if !self.deliver(&waiting).await {
+            let outcome = self.deliver(&waiting).await;
+            if outcome != Outcome::GivenUp {
+                lock(&self.delivered).extend(waiting.iter().map(|event| (self.index, event.id.clone())));
+            }
+            if outcome != Outcome::Delivered {
                 lost += waiting.len() as u64;
                 self.count("failed", waiting.len());
                 tracing::error!(receiver = self.name, events = waiting.len(), "alert events not delivered");
@@ -118,19 +161,19 @@ impl Receiver {
 
     /// Tries until it works. Gives up when trying again can't help, or when the pipeline is told to stop or ends: it
     /// would wait at a full queue for a receiver that doesn't come back, and store nothing meanwhile.
-    async fn deliver(&mut self, waiting: &[AlertEvent]) -> bool {
+    async fn deliver(&mut self, waiting: &[AlertEvent]) -> Outcome {
         let mut wait = FIRST_WAIT;
         loop {
             match self.sink.deliver(waiting).await {
                 Ok(()) => {
                     self.count("delivered", waiting.len());
-                    return true;
+                    return Outcome::Delivered;
                 }
                 Err(error) => {
                     let give_up = !error.is_retryable() || self.closing.is_cancelled();
                     tracing::warn!(receiver = self.name, %error, give_up, "delivery failed");
                     if give_up {
-                        return false;
+                        return if error.is_retryable() { Outcome::GivenUp } else { Outcome::Refused };
                     }
                 }
             }
@@ -155,7 +198,6 @@ mod tests {
     use futures::future::BoxFuture;
     use std::collections::BTreeMap;
     use std::io;
-    use std::sync::{Arc, Mutex};
     use tokio::sync::Semaphore;
 
     /// Takes what comes once it is let through.
@@ -205,11 +247,11 @@ mod tests {
         let stop = CancellationToken::new();
         let receivers: Vec<(String, Box<dyn Sink>)> = vec![("ops".to_owned(), Box::new(Full))];
         let mut notifying = Notifying::spawn("p", receivers, Vec::new(), &SelfMetrics::new(), stop.clone());
-        let events = vec![event(0); 3 * limits::ALERT_QUEUE];
+        let events = vec![Outgoing { event: event(0), to: vec![0] }; 3 * limits::ALERT_QUEUE];
         let sending = notifying.send(&events);
         let stopping = async { stop.cancel() };
         tokio::join!(sending, stopping);
-        assert_eq!(notifying.end().await, events.len() as u64, "all are counted as not delivered");
+        assert_eq!(notifying.end().await.0, events.len() as u64, "all are counted as not delivered");
     }
 
     #[tokio::test]
@@ -220,13 +262,15 @@ mod tests {
         let receivers = vec![("r".to_owned(), sink)];
         let mut notifying = Notifying::spawn("p", receivers, Vec::new(), &SelfMetrics::new(), stop.clone());
         stop.cancel();
-        let events: Vec<AlertEvent> = (0..3 * limits::ALERT_QUEUE).map(event).collect();
+        let outgoing = |number| Outgoing { event: event(number), to: vec![0] };
+        let events: Vec<Outgoing> = (0..3 * limits::ALERT_QUEUE).map(outgoing).collect();
         // Without a stop, this would wait for ever.
         notifying.send(&events).await;
         assert!(taken.lock().unwrap().is_empty());
         gate.add_permits(1);
-        assert_eq!(notifying.end().await, 0);
-        let expected: Vec<String> = events.into_iter().map(|event| event.id).collect();
+        let (lost, delivered) = notifying.end().await;
+        let expected: Vec<String> = events.into_iter().map(|outgoing| outgoing.event.id).collect();
+        assert_eq!((lost, delivered), (0, expected.iter().map(|id| (0, id.clone())).collect()));
         assert_eq!(*taken.lock().unwrap(), expected, "all, in order");
     }
 }

@@ -1,26 +1,27 @@
 //! The third phase: runs a connected pipeline until its input has ended or it is told to stop.
 
 use super::Surroundings;
+use super::books::{Books, Outgoing, Ticket};
 use super::connect::Connected;
 use super::decoding::{Decoding, Extent, Step};
-use super::flow::{Flow, Outcome, lock};
+use super::flow::{Flow, Outcome};
 use super::memory::{Charge, Memory, Stage};
 use super::notifying::Notifying;
 use super::progress::Progress;
 use super::storing::{Storing, Work};
+use super::telling::Told;
 use crate::archive::{ArchiveError, Kind};
 use crate::decode::{self, Decoded};
 use crate::limits;
 use crate::record::alert::{AlertEvent, AlertStatus};
 use crate::record::raw::PartitionId;
-use crate::record::receipt::{Checkpoint, PartitionPosition, Receipt};
+use crate::record::receipt::{Checkpoint, Receipt};
 use crate::source::{Outlet, PartitionName, Source, SourceError};
 use crate::time::Span;
 use crate::time::clock::Monotonic;
-use prometheus::IntCounterVec;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
-use std::sync::{Arc, atomic::AtomicU64, atomic::Ordering};
+use std::sync::{Arc, atomic::AtomicU64};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -80,27 +81,39 @@ struct Partition {
     ended: bool,
 }
 
-struct Runner {
-    pipeline: String,
+pub(super) struct Runner {
+    pub(super) pipeline: String,
     decode: decode::Plan,
     threads: NonZeroUsize,
-    memory: Arc<Memory>,
+    pub(super) memory: Arc<Memory>,
     /// The tables that are written; none without an archive.
     tables: Vec<Kind>,
-    flow: Flow,
+    pub(super) flow: Flow,
     storing: Option<Storing>,
     notifying: Notifying,
-    surroundings: Surroundings,
-    progress: Arc<Progress>,
+    pub(super) surroundings: Surroundings,
+    pub(super) progress: Arc<Progress>,
     partitions: Vec<Partition>,
-    checkpoint: Checkpoint,
-    receipts: Vec<oneshot::Receiver<Receipt>>,
+    books: Books,
+    /// Seals that are under way, in order.
+    seals_asked: VecDeque<Asked>,
+    /// When the last seal was asked for.
+    last_seal: Monotonic,
     /// Tells the sources what is sealed, once they run.
     seals: Option<Arc<watch::Sender<Checkpoint>>>,
-    tombstones: Arc<AtomicU64>,
+    pub(super) tombstones: Arc<AtomicU64>,
     last_tick: Monotonic,
-    told: Told,
-    end: End,
+    started: Monotonic,
+    pub(super) told: Told,
+    pub(super) end: End,
+}
+
+/// A seal that was asked for.
+struct Asked {
+    ticket: Ticket,
+    receipt: oneshot::Receiver<Receipt>,
+    /// Who waits for it.
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 impl Connected {
@@ -123,11 +136,13 @@ impl Connected {
         let processors = NonZeroUsize::new(runtime.metrics().num_workers().min(limits::DECODE_THREADS));
         let threads = self.threads.or(processors).unwrap_or(NonZeroUsize::MIN);
         let Self { pipeline, decode, memory, tables, flow, .. } = self;
-        let Self { sources, archive, checkpoint, receivers, routes, surroundings, progress, .. } = self;
+        let Self { sources, archive, books, due, receivers, routes, surroundings, progress, .. } = self;
         let mut runner = Runner {
             notifying: Notifying::spawn(&pipeline, receivers, routes, &surroundings.telemetry, stop.clone()),
             storing: archive.map(|(archive, flush)| Storing::spawn(archive, flush, Arc::clone(&memory))),
             last_tick: surroundings.clock.monotonic(),
+            started: surroundings.clock.monotonic(),
+            last_seal: surroundings.clock.monotonic(),
             pipeline,
             decode,
             threads,
@@ -137,13 +152,15 @@ impl Connected {
             surroundings,
             progress,
             partitions: Vec::new(),
-            checkpoint,
-            receipts: Vec::new(),
+            books,
+            seals_asked: VecDeque::new(),
             seals: None,
             tombstones: Arc::default(),
             told: Told::default(),
             end: End::default(),
         };
+        // What an earlier run had sealed and not delivered, or not noted as delivered.
+        runner.notifying.send(&due).await;
         let (mut tasks, steps) = runner.spawn_sources(sources, &stop);
         let failed = runner.work_off(steps, &mut tasks, &stop).await;
         runner.finish(failed, stop.is_cancelled()).await
@@ -213,7 +230,7 @@ impl Runner {
                 }
             }
             if self.seal_is_due() {
-                self.seal().await;
+                self.seal(Vec::new()).await;
             }
             // The timer has no turn while feeds wait, and then counters have to be told all the same.
             if self.surroundings.clock.monotonic().since(self.last_tick) >= limits::TICK {
@@ -234,18 +251,26 @@ impl Runner {
             while let Some(alerts) = self.flow.finish_next() {
                 self.alert(alerts).await;
                 if self.seal_is_due() {
-                    self.seal().await;
+                    self.seal(Vec::new()).await;
                 }
             }
         }
-        self.seal().await;
+        self.seal(Vec::new()).await;
         self.measure();
+        self.await_seals().await;
+        // What is delivered now is noted in one more seal.
+        let (undelivered, delivered) = self.notifying.end().await;
+        self.end.undelivered = undelivered;
+        for (receiver, id) in delivered {
+            self.books.delivered(receiver, &id);
+        }
+        if self.books.wants_seal() {
+            self.seal(Vec::new()).await;
+        }
         let stored = match self.storing.take() {
             Some(storing) => storing.end().await,
             None => Ok(()),
         };
-        self.take_receipts();
-        self.end.undelivered = self.notifying.end().await;
         self.end.stopped = stopped;
         self.end.late = self.flow.late_counts();
         stored.map_err(RunError::Archive)?;
@@ -257,7 +282,7 @@ impl Runner {
     }
 
     fn open(&mut self, name: PartitionName) {
-        self.flow.open(PartitionId(self.partitions.len()));
+        self.flow.open(PartitionId(self.partitions.len()), &name);
         self.partitions.push(Partition { name, silence: Span::ZERO, ended: false });
     }
 
@@ -265,10 +290,30 @@ impl Runner {
         match step {
             Step::Opened(name) => self.open(name),
             Step::Batch(extent, decoded, charge) => self.batch(extent, decoded, charge).await,
+            Step::Identified(partition, identity) => {
+                let name = &mut self.partitions[partition.0].name;
+                self.books.identify(name, &identity);
+                name.identity = identity;
+                self.flow.identify(partition, name);
+            }
+            Step::Forgotten(name) => self.books.forget(&name),
             Step::Ended(partition) => {
                 self.partitions[partition.0].ended = true;
                 let alerts = self.flow.end(partition);
                 self.alert(alerts).await;
+            }
+            Step::Claim(partitions, claimed) if self.storing.is_some() => {
+                // Nothing of these may be staged, as it could be by one who was thought dead and isn't.
+                self.seal(Vec::new()).await;
+                self.store(Work::Claim(partitions, claimed)).await;
+            }
+            Step::Claim(_, claimed) => {
+                // Who has asked may be gone, as below.
+                let _ = claimed.send(Checkpoint::default());
+            }
+            Step::Seal(sealed) if self.storing.is_some() => self.seal(vec![sealed]).await,
+            Step::Seal(sealed) => {
+                let _ = sealed.send(());
             }
         }
     }
@@ -278,12 +323,7 @@ impl Runner {
         let partition = &mut self.partitions[extent.partition.0];
         partition.silence = Span::ZERO;
         let name = partition.name.clone();
-        self.checkpoint.set(PartitionPosition {
-            source: name.source.to_string(),
-            partition: name.partition.clone(),
-            identity: name.identity.clone(),
-            position: extent.end,
-        });
+        self.books.read(&name, extent.end, extent.records, outcome.transformed.dropped);
         self.count(&name.source, extent, &outcome);
         let Outcome { rows, dead, alerts, .. } = outcome;
         if rows.num_rows() > 0 && self.tables.contains(&Kind::Data) {
@@ -300,43 +340,6 @@ impl Runner {
         self.alert(alerts).await;
     }
 
-    /// Counts what became of a batch.
-    fn count(&mut self, source: &str, extent: Extent, outcome: &Outcome) {
-        let Outcome { dead, decoded, speculation, transformed, unmeasured, newest, .. } = outcome;
-        let counts = decoded.by_reason().into_iter().chain(dead.iter().map(|letter| (letter.reason.as_str(), 1)));
-        for (reason, count) in counts.chain([("transform_error", transformed.failed), ("metric_value", *unmeasured)]) {
-            self.count_error(reason, count);
-        }
-        self.end.filtered += transformed.dropped;
-        let telemetry = &self.surroundings.telemetry;
-        let labels = [self.pipeline.as_str(), source];
-        telemetry.source_records.with_label_values(&labels).inc_by(extent.records);
-        telemetry.source_bytes.with_label_values(&labels).inc_by(extent.bytes);
-        for (way, count) in [("layout", speculation.hits), ("strict", extent.records - speculation.hits)] {
-            telemetry.decode_records.with_label_values(&[self.pipeline.as_str(), way]).inc_by(count);
-        }
-        for (event, count) in [("learned", speculation.learned), ("forgotten", speculation.forgotten)] {
-            telemetry.decode_layouts.with_label_values(&[self.pipeline.as_str(), event]).inc_by(count);
-        }
-        if transformed.dropped > 0 {
-            telemetry.dropped.with_label_values(&[self.pipeline.as_str(), "filter"]).inc_by(transformed.dropped);
-        }
-        if let Some(newest) = newest {
-            let lag = self.surroundings.clock.now() - *newest;
-            telemetry.source_lag_seconds.with_label_values(&labels).set(lag.as_secs_f64().max(0.0));
-        }
-        let dead = dead.len() as u64;
-        self.progress.add(extent.records, extent.bytes, extent.records - dead, dead);
-    }
-
-    fn count_error(&mut self, reason: &'static str, count: u64) {
-        if count > 0 {
-            *self.end.errors.entry(reason).or_default() += count;
-            let labels = [self.pipeline.as_str(), reason];
-            self.surroundings.telemetry.decode_errors.with_label_values(&labels).inc_by(count);
-        }
-    }
-
     async fn alert(&mut self, events: Vec<AlertEvent>) {
         if events.is_empty() {
             return;
@@ -344,7 +347,14 @@ impl Runner {
         let fired = events.iter().filter(|event| event.status == AlertStatus::Firing).count() as u64;
         self.end.fired += fired;
         self.end.resolved += events.len() as u64 - fired;
-        self.notifying.send(&events).await;
+        let outgoing = self.notifying.route(&events);
+        if self.storing.is_some() {
+            for Outgoing { event, to } in outgoing {
+                self.books.alert(event, to);
+            }
+        } else {
+            self.notifying.send(&outgoing).await;
+        }
         if self.tables.contains(&Kind::Alerts) {
             self.store(Work::Alerts(events)).await;
         }
@@ -373,8 +383,16 @@ impl Runner {
                 alerts.extend(self.flow.idle(PartitionId(number)));
             }
         }
+        if now.since(self.started) >= limits::IDLE_AFTER && !self.flow.awaited().is_empty() {
+            let names: Vec<String> = self.flow.awaited().into_iter().map(|name| name.partition).collect();
+            tracing::debug!(partitions = names.join(" "), "partitions of the last run are not waited for any longer");
+            alerts.extend(self.flow.give_up());
+        }
         self.alert(alerts).await;
-        self.take_receipts();
+        self.take_receipts().await;
+        for (receiver, id) in self.notifying.take_delivered() {
+            self.books.delivered(receiver, &id);
+        }
         self.memory.set(Stage::State, self.flow.state_bytes());
         self.measure();
         self.measure_memory(steps.queued_bytes());
@@ -384,10 +402,13 @@ impl Runner {
         let now = self.surroundings.clock.monotonic();
         let most = limits::WINDOW_ROWS_WAITING.min((self.memory.budget() / limits::MEMORY_PER_WINDOW_ROW) as usize);
         let full = self.flow.windows_waiting() >= most;
-        self.storing.as_ref().map_or(full, |storing| full || storing.seal_is_due(now))
+        let alerts = self.books.wants_seal() && now.since(self.last_seal) >= limits::ALERT_SEAL;
+        self.storing.as_ref().map_or(full, |storing| full || alerts || storing.seal_is_due(now))
     }
 
-    async fn seal(&mut self) {
+    /// Asks for a seal of all that was worked off. `waiting` are told when it is done.
+    async fn seal(&mut self, waiting: Vec<oneshot::Sender<()>>) {
+        self.last_seal = self.surroundings.clock.monotonic();
         if self.storing.is_none() {
             // Without an archive nobody keeps window results.
             drop(self.flow.drain_windows());
@@ -397,97 +418,51 @@ impl Runner {
         if !self.tables.contains(&Kind::Windows) {
             windows.clear();
         }
-        let (receipt, receiver) = oneshot::channel();
-        let work = Work::Seal { checkpoint: self.checkpoint.clone(), watermark: self.flow.now(), windows, receipt };
-        self.receipts.push(receiver);
-        self.store(work).await;
-    }
-
-    fn take_receipts(&mut self) {
-        let (pipeline, telemetry, end) = (&self.pipeline, &self.surroundings.telemetry, &mut self.end);
-        self.receipts.retain_mut(|receiver| match receiver.try_recv() {
-            Ok(receipt) => {
-                for (kind, rows, files) in &receipt.tables {
-                    let labels = [pipeline.as_str(), kind];
-                    telemetry.archive_rows.with_label_values(&labels).inc_by(*rows);
-                    telemetry.archive_files.with_label_values(&labels).inc_by(*files);
-                }
-                if receipt.type_clashes > 0 {
-                    let clash = "type_clash";
-                    telemetry.decode_errors.with_label_values(&[pipeline.as_str(), clash]).inc_by(receipt.type_clashes);
-                    *end.errors.entry(clash).or_default() += receipt.type_clashes;
-                }
-                end.sealed_rows += receipt.rows;
-                end.sealed_files += receipt.files;
-                end.sealed_bytes += receipt.bytes;
-                if let Some(seals) = &self.seals {
-                    seals.send_replace(receipt.checkpoint);
-                }
-                false
-            }
-            Err(oneshot::error::TryRecvError::Empty) => true,
-            Err(oneshot::error::TryRecvError::Closed) => false,
+        let (done, receipt) = oneshot::channel();
+        let state = self.flow.save().unwrap_or_else(|error| {
+            tracing::error!(pipeline = self.pipeline, %error, "a restart would begin with new windows and alerts");
+            Vec::new()
         });
+        let (ticket, sealing) = self.books.sealing(self.flow.now(), &state);
+        self.seals_asked.push_back(Asked { ticket, receipt, waiting });
+        self.store(Work::Seal { sealing, windows, receipt: done }).await;
     }
 
-    /// Gauges and counters of the memory budget. What waits in the queue counts with what is being decoded.
-    fn measure_memory(&mut self, queued_bytes: u64) {
-        let (telemetry, pipeline) = (&self.surroundings.telemetry, self.pipeline.as_str());
-        telemetry.memory_budget_bytes.with_label_values(&[pipeline]).set(self.memory.budget() as i64);
-        for stage in Stage::ALL {
-            let queued = if stage == Stage::Raw { queued_bytes } else { 0 };
-            let held = self.memory.held(stage) + queued;
-            telemetry.memory_bytes.with_label_values(&[pipeline, stage.as_str()]).set(held as i64);
-        }
-        self.told.raise("early", &telemetry.early_flushes, [pipeline, "row_group"], self.memory.early_flushes());
-    }
-
-    fn measure(&mut self) {
-        let telemetry = &self.surroundings.telemetry;
-        let pipeline = self.pipeline.as_str();
-        if let Some(now) = self.flow.now() {
-            let seconds = now.micros() as f64 / 1e6;
-            telemetry.watermark_timestamp_seconds.with_label_values(&[pipeline]).set(seconds);
-        }
-        let (pending, firing) = self.flow.alert_counts();
-        telemetry.alerts.with_label_values(&[pipeline, "pending"]).set(pending as i64);
-        telemetry.alerts.with_label_values(&[pipeline, "firing"]).set(firing as i64);
-        let told = &mut self.told;
-        for (window, late) in self.flow.late_counts() {
-            told.raise("late", &telemetry.window_late, [pipeline, &window], late);
-        }
-        told.raise("dropped", &telemetry.dropped, [pipeline, "tombstone"], self.tombstones.load(Ordering::Relaxed));
-        for (reason, total) in
-            [("window_groups", self.flow.window_overflow()), ("alert_groups", self.flow.alert_overflow())]
-        {
-            told.raise("dropped", &telemetry.dropped, [pipeline, reason], total);
-        }
-        for (reason, total) in
-            [("window_value", self.flow.window_failures()), ("alert_condition", self.flow.alert_failures())]
-        {
-            told.raise("errors", &telemetry.decode_errors, [pipeline, reason], total);
-        }
-        let metrics = self.flow.metrics();
-        let metrics = lock(&metrics);
-        for (metric, series) in metrics.series_counts() {
-            telemetry.series.with_label_values(&[pipeline, metric]).set(series as i64);
-        }
-        for (metric, overflow) in metrics.overflow_counts() {
-            told.raise("series", &telemetry.series_overflow, [pipeline, metric], overflow);
+    /// Waits for all seals that were asked for.
+    async fn await_seals(&mut self) {
+        while let Some(asked) = self.seals_asked.pop_front() {
+            // None comes when the archive has failed, which is reported when its thread is joined.
+            if let Ok(receipt) = asked.receipt.await {
+                self.sealed(asked.ticket, receipt, asked.waiting).await;
+            }
         }
     }
-}
 
-/// What counters have been told of totals that stages keep since this run began. The counters live on over a reload.
-#[derive(Debug, Default)]
-struct Told(HashMap<(&'static str, String), u64>);
+    async fn take_receipts(&mut self) {
+        while let Some(asked) = self.seals_asked.front_mut() {
+            let receipt = match asked.receipt.try_recv() {
+                Err(oneshot::error::TryRecvError::Empty) => return,
+                received => received.ok(),
+            };
+            let Some(Asked { ticket, waiting, .. }) = self.seals_asked.pop_front() else { return };
+            if let Some(receipt) = receipt {
+                self.sealed(ticket, receipt, waiting).await;
+            }
+        }
+    }
 
-impl Told {
-    /// Adds to the counter what `total` has grown by since the last call for `what` and the second label.
-    fn raise(&mut self, what: &'static str, counter: &IntCounterVec, labels: [&str; 2], total: u64) {
-        let told = self.0.entry((what, labels[1].to_owned())).or_default();
-        counter.with_label_values(&labels).inc_by(total - *told);
-        *told = total;
+    /// A seal is done: tells whoever waits for it, and sends the alert events that are in it.
+    async fn sealed(&mut self, ticket: Ticket, receipt: Receipt, waiting: Vec<oneshot::Sender<()>>) {
+        self.count_sealed(&receipt);
+        if let Some(seals) = &self.seals {
+            seals.send_replace(receipt.checkpoint);
+        }
+        for sender in waiting {
+            // Who has asked may be gone.
+            let _ = sender.send(());
+        }
+        let due = self.books.sealed(ticket);
+        self.notifying.send(&due).await;
     }
 }
 
@@ -495,25 +470,5 @@ fn source_failure(result: Result<Result<(), RunError>, tokio::task::JoinError>) 
     match result {
         Ok(result) => result.err(),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counters_go_on_over_a_reload() {
-        let telemetry = crate::telemetry::metrics::SelfMetrics::new();
-        let counter = || telemetry.window_late.with_label_values(&["p", "w"]).get();
-        for (run, expected) in [([2, 5, 5], 5), ([0, 1, 3], 8)] {
-            let mut told = Told::default();
-            for total in run {
-                told.raise("late", &telemetry.window_late, ["p", "w"], total);
-                told.raise("dropped", &telemetry.dropped, ["p", "w"], 9);
-            }
-            assert_eq!(counter(), expected);
-        }
-        assert_eq!(telemetry.dropped.with_label_values(&["p", "w"]).get(), 18);
     }
 }

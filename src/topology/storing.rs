@@ -1,14 +1,13 @@
 //! The thread that owns the archive, and the schedule of its seals.
 
 use super::memory::{Charge, Memory, Stage};
-use crate::archive::{Archive, ArchiveError, FlushConfig};
+use crate::archive::{Archive, ArchiveError, FlushConfig, Sealing};
 use crate::limits;
 use crate::record::alert::AlertEvent;
 use crate::record::dead::DeadLetter;
 use crate::record::receipt::{Checkpoint, Receipt};
 use crate::record::sample::WindowRows;
 use crate::source::PartitionName;
-use crate::time::EventTime;
 use crate::time::clock::Monotonic;
 use arrow::array::RecordBatch;
 use std::sync::Arc;
@@ -25,11 +24,12 @@ pub(super) enum Work {
     Alerts(Vec<AlertEvent>),
     /// Makes everything before it durable.
     Seal {
-        checkpoint: Checkpoint,
-        watermark: Option<EventTime>,
+        sealing: Sealing,
         windows: Vec<WindowRows>,
         receipt: oneshot::Sender<Receipt>,
     },
+    /// Makes partitions of a shared source this daemon's.
+    Claim(Vec<(String, String)>, oneshot::Sender<Checkpoint>),
 }
 
 /// The flow's end of the archive's queue.
@@ -84,7 +84,7 @@ impl Storing {
         match &work {
             Work::Rows(rows, _) => self.schedule.rows += rows.num_rows() as u64,
             Work::Dead(_, letters) => self.schedule.rows += letters.len() as u64,
-            Work::Alerts(_) => {}
+            Work::Alerts(_) | Work::Claim(..) => {}
             Work::Seal { .. } => {
                 self.schedule.rows = 0;
                 self.schedule.asked += 1;
@@ -92,6 +92,7 @@ impl Storing {
         }
         self.schedule.first_unsealed = match work {
             Work::Seal { .. } => None,
+            Work::Claim(..) => self.schedule.first_unsealed,
             _ => self.schedule.first_unsealed.or(Some(now)),
         };
         self.work.send(work).await.is_ok()
@@ -136,9 +137,14 @@ fn serve(
             }
             Work::Dead(name, letters) => archive.write_dead(&letters, |_| (&name.source, &name.partition))?,
             Work::Alerts(events) => archive.write_alerts(&events)?,
-            Work::Seal { checkpoint, watermark, windows, receipt } => {
+            Work::Claim(partitions, claimed) => {
+                let checkpoint = archive.claim(&partitions)?;
+                // Who has asked may be gone.
+                let _ = claimed.send(checkpoint);
+            }
+            Work::Seal { sealing, windows, receipt } => {
                 archive.write_windows(&windows)?;
-                let sealed = archive.seal(&checkpoint, watermark)?;
+                let sealed = archive.seal(&sealing)?;
                 // The flow may be gone already when this is the last seal.
                 let _ = receipt.send(sealed);
             }

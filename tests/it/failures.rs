@@ -119,7 +119,7 @@ fn a_failed_archive_ends_a_daemon_whose_input_is_silent() {
     let file = pipeline(folder.path(), &following.replace("archive: {", "archive: { flush: { every: 200ms },"));
     let mut running = Running::start(headrig().args(["run"]).arg(&file));
     crate::harness::until(Duration::from_secs(30), || !visible(&archive).is_empty());
-    fs::remove_dir_all(archive.join("_headrig/p/staging")).unwrap();
+    fs::remove_dir_all(archive.join("_headrig/p/staging/main")).unwrap();
     let mut more = fs::OpenOptions::new().append(true).open(&input).unwrap();
     more.write_all(b"{\"message\":\"two\"}\n").unwrap();
     crate::harness::until(Duration::from_secs(30), || running.has_ended());

@@ -1,0 +1,207 @@
+//! How an archive's writer seals what is staged.
+
+use super::chain::{self, Act, Entry, FORMAT, Seal, StateRef, Stretch};
+use super::partition::file_name;
+use super::plan::{Identified, Sealed, Sealing};
+use super::table::Kind;
+use super::writer::{Archive, Holding};
+use super::{ArchiveError, fold, seal};
+use crate::record::receipt::{Checkpoint, PartitionPosition, Receipt};
+use crate::time::EventTime;
+use parquet::file::metadata::KeyValue;
+use std::path::PathBuf;
+
+impl Archive {
+    /// Makes all that is staged durable and visible, and `sealing.checkpoint` the positions up to which it goes. Nothing is
+    /// written when nothing is staged and neither positions nor state have changed.
+    ///
+    /// # Errors
+    /// When a file cannot be written, synced or placed, or another writer has sealed or claimed meanwhile. Whether the seal
+    /// was committed is found out by opening the archive again.
+    pub fn seal(&mut self, sealing: &Sealing) -> Result<Receipt, ArchiveError> {
+        let idle = self.staging.rows() == 0 && self.moves(sealing).is_empty() && sealing.state == self.state;
+        if !self.broken && idle {
+            let checkpoint = self.checkpoint();
+            return Ok(Receipt { checkpoint, rows: 0, files: 0, bytes: 0, tables: Vec::new(), type_clashes: 0 });
+        }
+        self.guarded(|archive| {
+            archive.check_held(&sealing.checkpoint).inspect_err(|_| archive.staging.discard())?;
+            let mut entry = archive.prepare(sealing).inspect_err(|_| archive.staging.discard())?;
+            archive.commit(&mut entry)?;
+            seal::place(archive.place.store.as_ref(), &entry)?;
+            Ok(archive.advance(entry, &sealing.state))
+        })
+    }
+
+    /// The positions by which each partition has moved since the last seal, and identities that have changed.
+    fn moves(&self, sealing: &Sealing) -> Vec<Stretch> {
+        let stretch = |now: &PartitionPosition| {
+            let name = (now.source.clone(), now.partition.clone());
+            let known = self.held.get(&name).and_then(|holding| holding.at.as_ref());
+            let known = known.filter(|known| now.identity == identity_now(known, &sealing.identified));
+            // Of a shared one the archive knows better: what the flow says may be older than a claim.
+            let moved = match known {
+                Some(known) if self.shared.contains(&now.source) => now.position > known.position,
+                Some(known) => now.position != known.position || now.identity != known.identity,
+                None => !self.shared.contains(&now.source) || self.held.contains_key(&name),
+            };
+            let was = known.map(|known| &known.identity).filter(|was| **was != now.identity);
+            moved.then(|| Stretch {
+                source: now.source.clone(),
+                partition: now.partition.clone(),
+                identity: now.identity.clone(),
+                was: was.cloned(),
+                start: known.map(|known| known.position),
+                end: now.position,
+            })
+        };
+        sealing.checkpoint.partitions.iter().filter_map(stretch).collect()
+    }
+
+    /// Shared partitions of which something was read since the last seal have to be this chain's.
+    fn check_held(&self, checkpoint: &Checkpoint) -> Result<(), ArchiveError> {
+        for now in checkpoint.partitions.iter().filter(|now| self.shared.contains(&now.source)) {
+            let name = (now.source.clone(), now.partition.clone());
+            if self.held.contains_key(&name) {
+                continue;
+            }
+            let (by, left_at) = self.lost.get(&name).map_or(("no other chain", None), |(by, at)| (by, Some(*at)));
+            if left_at.is_none_or(|left_at| now.position > left_at) {
+                let path = PathBuf::from(self.place.store.show(&self.place.keys.chain(&self.chain)));
+                let (source_name, partition) = name;
+                return Err(ArchiveError::Taken { path, source_name, partition, by: by.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the entry at the end of the chain, behind claims that have come meanwhile. When this returns without an error, its
+    /// rows are in the archive whatever happens.
+    pub(crate) fn commit(&mut self, entry: &mut Entry) -> Result<(), ArchiveError> {
+        while let Some(there) = chain::append(self.place.store.as_ref(), &self.place.keys, entry)? {
+            self.give_way(entry, there)?;
+        }
+        Ok(())
+    }
+
+    /// Another entry is where `entry` should be: goes behind it when it is a claim that can be granted.
+    fn give_way(&mut self, entry: &mut Entry, there: Entry) -> Result<(), ArchiveError> {
+        let path = || PathBuf::from(self.place.store.show(&self.place.keys.entry(&there.chain, there.number)));
+        let (Act::Claim { by }, Act::Seal(seal)) = (&there.act, &entry.act) else {
+            return Err(ArchiveError::Conflict { path: path(), owner: there.writer });
+        };
+        for given in &there.given {
+            let is_it = |source: &str, partition: &str| given.source == source && given.partition == partition;
+            if seal.spans.iter().any(|span| is_it(&span.source, &span.partition)) {
+                let (source_name, partition) = (given.source.clone(), given.partition.clone());
+                return Err(ArchiveError::Taken { path: path(), source_name, partition, by: by.clone() });
+            }
+            entry.holds.retain(|held| !is_it(&held.at.source, &held.at.partition));
+            let name = (given.source.clone(), given.partition.clone());
+            if let Some(Holding { at, .. }) = self.held.remove(&name) {
+                self.lost.insert(name, (by.clone(), at.map_or(0, |at| at.position)));
+            }
+        }
+        self.given.clone_from(&there.given);
+        entry.given = there.given;
+        entry.number = there.number + 1;
+        Ok(())
+    }
+
+    /// Ends the staged files, durably, and says what shall be sealed.
+    pub(crate) fn prepare(&mut self, sealing: &Sealing) -> Result<Entry, ArchiveError> {
+        let spans = self.moves(sealing);
+        let ranges = serde_json::to_string(&spans).expect("positions are JSON");
+        let mut footer = vec![KeyValue::new("headrig.position_range".to_owned(), ranges)];
+        let watermark = sealing.watermark;
+        footer.extend(watermark.map(|w| KeyValue::new("headrig.watermark".to_owned(), w.to_string())));
+        let files = self.staging.finish_all(&footer)?;
+        let (store, keys) = (self.place.store.as_ref(), &self.place.keys);
+        let staged: Vec<_> = files.iter().map(|file| (self.staging.local(file), file.staged.clone())).collect();
+        store.upload(&staged)?;
+        let name = format!("{:012}-{}", self.number, file_name(&self.writer));
+        let state = seal::put_state(store, &keys.state(&self.chain), &name, &sealing.state)?;
+        let (records, filtered) = (sealing.records, sealing.filtered);
+        let watermark_us = watermark.map(EventTime::micros);
+        Ok(Entry {
+            format: FORMAT,
+            pipeline: self.pipeline.clone(),
+            chain: self.chain.clone(),
+            number: self.number,
+            writer: self.writer.clone(),
+            holds: self.holds(&sealing.checkpoint, &spans),
+            given: self.given.clone(),
+            act: Act::Seal(Seal { watermark_us, spans, records, filtered, files, kept: self.kept.clone(), state }),
+        })
+    }
+
+    /// What the chain holds behind these moves.
+    fn holds(&self, checkpoint: &Checkpoint, spans: &[Stretch]) -> Vec<chain::Held> {
+        let mut held = self.held.clone();
+        // What the flow has forgotten of a source that nobody shares is forgotten here, too.
+        held.retain(|name, _| self.shared.contains(&name.0) || checkpoint.find(&name.0, &name.1).is_some());
+        for now in &checkpoint.partitions {
+            if spans.iter().any(|span| span.source == now.source && span.partition == now.partition) {
+                let name = (now.source.clone(), now.partition.clone());
+                held.entry(name).or_insert(Holding { at: None, epoch: 0 }).at = Some(now.clone());
+            }
+        }
+        held.into_values().filter_map(|Holding { at, epoch }| Some(chain::Held { at: at?, epoch })).collect()
+    }
+
+    /// Begins the next seal.
+    fn advance(&mut self, entry: Entry, state: &[u8]) -> Receipt {
+        let Act::Seal(seal) = entry.act else { unreachable!("only seals are prepared") };
+        let of = |kind| {
+            let mut total = Sealed { kind, rows: 0, files: 0, bytes: 0 };
+            for file in seal.files.iter().filter(|f| f.kind == kind) {
+                total.rows += file.rows;
+                total.files += 1;
+                total.bytes += file.bytes;
+            }
+            (total.files > 0).then_some(total)
+        };
+        self.sealed = Kind::ALL.into_iter().filter_map(of).collect();
+        let type_clashes = self.staging.misfits();
+        self.number = entry.number + 1;
+        self.staging.next(self.number);
+        self.held.retain(|name, _| self.shared.contains(&name.0));
+        for held in entry.holds {
+            let name = (held.at.source.clone(), held.at.partition.clone());
+            self.held.insert(name, Holding { at: Some(held.at), epoch: held.epoch });
+        }
+        state.clone_into(&mut self.state);
+        self.tidy(entry.number, seal.state);
+        Receipt {
+            checkpoint: self.checkpoint(),
+            rows: self.sealed.iter().map(|s| s.rows).sum(),
+            files: self.sealed.iter().map(|s| s.files).sum(),
+            bytes: self.sealed.iter().map(|s| s.bytes).sum(),
+            tables: self.sealed.iter().map(|s| (s.kind.as_str(), s.rows, s.files)).collect(),
+            type_clashes,
+        }
+    }
+
+    /// Removes what the seal has made useless. Nothing stands on it, so what cannot be removed stays for the next time.
+    fn tidy(&mut self, number: u64, state: Option<StateRef>) {
+        let (store, keys) = (self.place.store.as_ref(), &self.place.keys);
+        let old = std::mem::replace(&mut self.state_at, state);
+        let tidied = match old {
+            Some(StateRef::Object { path, .. }) => store.remove(&path),
+            _ => Ok(()),
+        };
+        let tidied = tidied.and_then(|()| fold::fold_when_due(store, keys, &self.chain, number));
+        if let Err(error) = tidied {
+            tracing::warn!(%error, "cannot tidy the archive up behind a seal; it is tried again later");
+        }
+    }
+}
+
+/// The identity that a partition has behind these changes.
+fn identity_now<'i>(known: &'i PartitionPosition, changes: &'i [Identified]) -> &'i str {
+    let its = changes.iter().filter(|change| change.source == known.source && change.partition == known.partition);
+    its.fold(
+        known.identity.as_str(),
+        |identity, change| if change.before == identity { &change.after } else { identity },
+    )
+}
