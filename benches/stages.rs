@@ -182,6 +182,7 @@ fn archive_all(folder: &std::path::Path, events: &[EventBatch], threads: NonZero
         schema: plan.schema,
         windows: plan.windows.iter().map(headrig::window::Plan::schema).collect(),
         threads,
+        data_dir: folder.to_owned(),
         sharing: None,
     };
     let (mut archive, _) = Archive::open(archive_plan, START).unwrap();

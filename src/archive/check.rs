@@ -1,5 +1,7 @@
 //! `archive:` checked without touching a disk.
 
+use super::bucket::Bucket;
+use super::store::Store;
 use super::{ArchiveError, Config};
 use crate::place::{Problem, did_you_mean};
 use crate::record::schema::{ColumnType, Schema};
@@ -28,7 +30,10 @@ impl Config {
 
     /// Whether the archive can be written, or made; leaves nothing behind.
     pub fn probe(&self) -> Option<Problem> {
-        let folder = self.folder().ok()?;
+        let folder = match self.location().ok()? {
+            Location::Folder(folder) => folder,
+            Location::Bucket(url) => return self.probe_bucket(&url),
+        };
         let there = folder.ancestors().find(|part| part.exists());
         // A relative path's last ancestor is the empty one, which stands for the working directory.
         let there = there.filter(|part| !part.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
@@ -43,29 +48,44 @@ impl Config {
         Some(problem)
     }
 
+    /// Whether the bucket can be listed.
+    fn probe_bucket(&self, url: &url::Url) -> Option<Problem> {
+        let tried = Bucket::connect(url).and_then(|bucket| bucket.list("_headrig").map(drop));
+        let error = tried.err()?;
+        let mut problem = self.url.problem(error.to_string());
+        problem.hint = error.hint();
+        Some(problem)
+    }
+
     fn check_url(&self) -> Option<Problem> {
         let problem =
             |detail: String| self.url.problem(format!("cannot use {:?} as an archive: {detail}", self.url.value));
-        match folder(&self.url.value) {
-            Err(BadUrl::NotBuiltIn(scheme)) => Some(
-                self.url
-                    .problem(format!("cannot use {scheme}:// yet, it is not built in this version"))
-                    .hint("use a folder, as in file:///var/lib/headrig/archive"),
+        match location(&self.url.value) {
+            Err(bad) => Some(
+                problem(bad.to_string())
+                    .hint("use a folder, as in file:///var/lib/headrig/archive, or a bucket, as in s3://logs/app"),
             ),
-            Err(bad) => Some(problem(bad.to_string()).hint("use a folder, as in file:///var/lib/headrig/archive")),
             Ok(_) => None,
         }
     }
 
-    /// The archive's folder.
-    pub(crate) fn folder(&self) -> Result<PathBuf, ArchiveError> {
-        folder_of(&self.url.value)
+    /// Where the archive is.
+    pub(crate) fn location(&self) -> Result<Location, ArchiveError> {
+        location_of(&self.url.value)
     }
 }
 
-/// The folder of the archive that `url` names.
-pub(super) fn folder_of(url: &str) -> Result<PathBuf, ArchiveError> {
-    folder(url).map_err(|bad| ArchiveError::Url { url: url.to_owned(), detail: bad.to_string() })
+/// Where an archive is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Location {
+    Folder(PathBuf),
+    /// A bucket, and perhaps a prefix in it.
+    Bucket(url::Url),
+}
+
+/// Where the archive is that `url` names.
+pub(super) fn location_of(url: &str) -> Result<Location, ArchiveError> {
+    location(url).map_err(|bad| ArchiveError::Url { url: url.to_owned(), detail: bad.to_string() })
 }
 
 /// Why a URL names no folder.
@@ -73,29 +93,29 @@ pub(super) fn folder_of(url: &str) -> Result<PathBuf, ArchiveError> {
 enum BadUrl {
     #[error("it is empty")]
     Empty,
-    #[error("{0}:// is not built in this version")]
-    NotBuiltIn(String),
-    #[error("the scheme {0:?} is not known, expected file:// or a folder")]
+    #[error("the scheme {0:?} is not known, expected file://, s3://, gs://, az:// or a folder")]
     UnknownScheme(String),
     #[error("expected three slashes and an absolute folder behind file:")]
     Relative,
 }
 
-fn folder(url: &str) -> Result<PathBuf, BadUrl> {
+fn location(url: &str) -> Result<Location, BadUrl> {
     if url.trim().is_empty() {
         return Err(BadUrl::Empty);
     }
     if url.starts_with("file:") {
         let parsed = url::Url::parse(url).map_err(|_| BadUrl::Relative)?;
         let absolute = url.starts_with("file:///").then(|| parsed.to_file_path().ok()).flatten();
-        return absolute.ok_or(BadUrl::Relative);
+        return absolute.map(Location::Folder).ok_or(BadUrl::Relative);
     }
-    let Some((scheme, _)) = url.split_once("://") else { return Ok(PathBuf::from(url)) };
-    // The object stores that there are: those that will be built.
-    match url::Url::parse(url).ok().and_then(|parsed| ObjectStoreScheme::parse(&parsed).ok()) {
-        Some(_) => Err(BadUrl::NotBuiltIn(scheme.to_owned())),
-        None => Err(BadUrl::UnknownScheme(scheme.to_owned())),
-    }
+    let Some((scheme, _)) = url.split_once("://") else { return Ok(Location::Folder(PathBuf::from(url))) };
+    let parsed = url::Url::parse(url).ok().filter(|parsed| parsed.has_host());
+    let known = parsed.filter(|parsed| {
+        let scheme = ObjectStoreScheme::parse(parsed).map(|(scheme, _)| scheme);
+        use ObjectStoreScheme as Scheme;
+        matches!(scheme, Ok(Scheme::AmazonS3 | Scheme::GoogleCloudStorage | Scheme::MicrosoftAzure))
+    });
+    known.map(Location::Bucket).ok_or_else(|| BadUrl::UnknownScheme(scheme.to_owned()))
 }
 
 /// What is wrong with one entry of `partition_by`, and its remedy.
@@ -153,20 +173,22 @@ mod tests {
 
     #[test]
     fn good_ones_pass() {
-        for url in ["file:///tmp/a", "data/archive", "/tmp/a", "file:///tmp/with%20space"] {
+        for url in [
+            "file:///tmp/a",
+            "data/archive",
+            "/tmp/a",
+            "file:///tmp/with%20space",
+            "s3://logs/x",
+            "gs://logs",
+            "az://logs/x",
+        ] {
             assert_eq!(check(url, &["date", "hour", "path"]), Vec::<String>::new(), "{url}");
         }
     }
 
     #[test]
     fn bad_ones_say_what_was_expected() {
-        assert_eq!(
-            check("s3://logs/x", &["date"]),
-            [
-                "cannot use s3:// yet, it is not built in this version (use a folder, as in file:///var/lib/headrig/archive)"
-            ]
-        );
-        for url in ["", "file://relative/x", "file:/x", "ftp://x/y"] {
+        for url in ["", "file://relative/x", "file:/x", "ftp://x/y", "s3://", "memory:///x", "https://example.org/x"] {
             assert_eq!(check(url, &[]).len(), 1, "{url}");
         }
         assert_eq!(

@@ -20,6 +20,8 @@ pub enum ArchiveError {
     Taken { path: PathBuf, source_name: String, partition: String, by: String },
     #[error("cannot claim partitions of pipeline {pipeline} for {chain}: other writers are faster each time")]
     Contended { pipeline: String, chain: String },
+    #[error("cannot {action} {key}: {cause}")]
+    Store { action: &'static str, key: String, cause: object_store::Error },
     #[error("cannot find an archive in {}: there is no folder `_headrig`", path.display())]
     None { path: PathBuf },
     #[error("cannot recover the archive: {} {detail}", path.display())]
@@ -56,6 +58,7 @@ impl ArchiveError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Io { cause, path, .. } => io_hint(cause.kind(), path),
+            Self::Store { cause, .. } => Some(store_hint(cause).to_owned()),
             Self::Locked { .. } => {
                 Some("stop the other one, or give this pipeline another name or `archive.url`".into())
             }
@@ -91,8 +94,27 @@ impl ArchiveError {
                     | E::ResourceBusy
                     | E::StaleNetworkFileHandle
             ),
+            Self::Store { cause, .. } => matches!(cause, object_store::Error::Generic { .. }),
             Self::Locked { .. } | Self::Broken { .. } | Self::Taken { .. } | Self::Contended { .. } => true,
             _ => false,
+        }
+    }
+}
+
+fn store_hint(cause: &object_store::Error) -> &'static str {
+    use object_store::Error as E;
+    match cause {
+        E::NotFound { .. } => "see that the bucket in `archive.url` exists",
+        E::PermissionDenied { .. } => {
+            "let these credentials list, read, put, copy and delete objects below `archive.url`"
+        }
+        E::Unauthenticated { .. } => {
+            "see the credentials in the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, \
+             or AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"
+        }
+        E::UnknownConfigurationKey { .. } => "see the names of the variables in the environment",
+        _ => {
+            "it was tried for three minutes; see that the store can be reached (AWS_ENDPOINT and AWS_REGION for S3), and start again: nothing that was sealed is lost"
         }
     }
 }

@@ -24,6 +24,7 @@
 //!
 //! [`Receipt`]: crate::record::receipt::Receipt
 
+mod bucket;
 mod chain;
 mod check;
 mod claim;

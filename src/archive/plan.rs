@@ -8,6 +8,7 @@ use crate::record::schema::Schema;
 use crate::time::EventTime;
 use parquet::file::metadata::KeyValue;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What an archive has to know of its pipeline.
@@ -20,6 +21,8 @@ pub struct ArchivePlan {
     pub windows: Vec<WindowSchema>,
     /// Threads that encode, the one that calls included; files are the same with any number.
     pub threads: NonZeroUsize,
+    /// Local folder for files that are being filled, when the archive is in a bucket.
+    pub data_dir: PathBuf,
     /// How daemons share the pipeline's sources; `None` when one daemon reads all.
     pub sharing: Option<Sharing>,
 }

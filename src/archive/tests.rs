@@ -56,6 +56,7 @@ fn plan(root: &Path, partition_by: &[&str]) -> ArchivePlan {
         schema: Arc::new(schema()),
         windows: vec![window_schema()],
         threads: NonZeroUsize::new(2).unwrap(),
+        data_dir: std::path::PathBuf::new(),
         sharing: None,
     }
 }

@@ -4,7 +4,9 @@
 //! footer of each. With `deep` every row is read. Nothing is written, and a daemon may be running: what it has staged and
 //! not sealed is a note, not a finding.
 
+use super::bucket::Bucket;
 use super::chain::{self, Act, Entry, Keys, Stretch};
+use super::check::Location;
 use super::claim;
 use super::fold::Summary;
 use super::folder::Folder;
@@ -77,11 +79,14 @@ pub struct Report {
 /// # Errors
 /// When the archive is none, or cannot be read.
 pub fn verify(url: &str, deep: bool, progress: impl FnMut(u64, u64)) -> Result<Report, ArchiveError> {
-    let root = check::folder_of(url)?;
-    if !root.join("_headrig").is_dir() {
-        return Err(ArchiveError::None { path: root });
+    let store: Box<dyn Store> = match check::location_of(url)? {
+        Location::Folder(root) => Box::new(Folder::new(root)),
+        Location::Bucket(url) => Box::new(Bucket::connect(&url)?),
+    };
+    if store.list("_headrig")?.is_empty() {
+        return Err(ArchiveError::None { path: url.into() });
     }
-    verify_in(&Folder::new(root), deep, progress)
+    verify_in(store.as_ref(), deep, progress)
 }
 
 /// As [`verify`], of a place that is there already.

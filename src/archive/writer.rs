@@ -1,6 +1,8 @@
 //! The archive's writing side: rows in, seals out.
 
+use super::bucket::Bucket;
 use super::chain::{self, Keys, MAIN, StateRef};
+use super::check::Location;
 use super::claim::{self, Claimant, Name};
 use super::crew::Crew;
 use super::folder::Folder;
@@ -82,6 +84,8 @@ pub struct Archive {
     pub(super) state_at: Option<StateRef>,
     pub(super) sealed: Vec<Sealed>,
     pub(super) broken: bool,
+    /// Held as long as files are filled in a folder beside a bucket.
+    scratch_lock: Option<File>,
 }
 
 impl Archive {
@@ -92,7 +96,10 @@ impl Archive {
     /// When the folder cannot be made or written to, when another daemon has it open for this pipeline, or when a
     /// sealed file is missing.
     pub fn open(plan: ArchivePlan, writer_started: EventTime) -> Result<(Self, Opened), ArchiveError> {
-        let root = plan.config.folder()?;
+        let root = match plan.config.location()? {
+            Location::Folder(root) => root,
+            Location::Bucket(url) => return Self::open_bucket(&url, plan, writer_started),
+        };
         let keys = Keys::new(&plan.pipeline);
         let chain = plan.sharing.as_ref().map_or(MAIN, |sharing| sharing.chain.as_str());
         let (scratch, lock_path) = (root.join(keys.staging(chain)), root.join(keys.lock(chain)));
@@ -107,6 +114,27 @@ impl Archive {
         let place = Place { store: Arc::new(folder), keys, scratch, lock: Some(lock) };
         let opened = Self::open_at(place, plan, writer_started)?;
         // Only now, as that gave space back, without which a full disk would stay full.
+        disk::write_synced(&lock_path, opened.0.writer.as_bytes())?;
+        probe(&opened.0.place.scratch)?;
+        Ok(opened)
+    }
+
+    fn open_bucket(
+        url: &url::Url,
+        plan: ArchivePlan,
+        writer_started: EventTime,
+    ) -> Result<(Self, Opened), ArchiveError> {
+        let keys = Keys::new(&plan.pipeline);
+        let chain = plan.sharing.as_ref().map_or(MAIN, |sharing| sharing.chain.as_str());
+        let home = plan.data_dir.join("archive").join(file_name(&plan.pipeline));
+        let (scratch, lock_path) = (home.join("staging").join(chain), home.join(format!("{chain}.lock")));
+        disk::make_folder(&scratch)?;
+        // Of two daemons over one data folder; of others only the chain keeps one out.
+        let lock = lock(&lock_path)?;
+        let bucket = Bucket::connect(url)?;
+        let place = Place { store: Arc::new(bucket), keys, scratch, lock: None };
+        let mut opened = Self::open_at(place, plan, writer_started)?;
+        opened.0.scratch_lock = Some(lock);
         disk::write_synced(&lock_path, opened.0.writer.as_bytes())?;
         probe(&opened.0.place.scratch)?;
         Ok(opened)
@@ -152,6 +180,7 @@ impl Archive {
             state_at: sealed.and_then(|sealed| sealed.state),
             sealed: Vec::new(),
             broken: false,
+            scratch_lock: None,
         };
         let known = archive.resume()?;
         let opened = Opened { own: archive.checkpoint(), known, state: archive.state.clone(), watermark };

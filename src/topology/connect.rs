@@ -218,6 +218,7 @@ fn connect_archive(plan: &Plan, surroundings: &Surroundings) -> Result<OpenArchi
         schema: Arc::clone(&plan.schema),
         windows: plan.windows.iter().map(crate::window::Plan::schema).collect(),
         threads: ArchivePlan::all_cores(),
+        data_dir: surroundings.data_dir.clone(),
         sharing,
     };
     let (archive, opened) = Archive::open(archive_plan, surroundings.clock.now())

@@ -160,6 +160,7 @@ fn archive_plan(plan: &config::Plan, sharing: Option<Sharing>) -> ArchivePlan {
         schema: Arc::clone(&plan.schema),
         windows: plan.windows.iter().map(crate::window::Plan::schema).collect(),
         threads: NonZeroUsize::MIN,
+        data_dir: std::path::PathBuf::new(),
         sharing,
     }
 }

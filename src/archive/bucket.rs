@@ -1,0 +1,288 @@
+//! An archive in a bucket of an object store: Amazon S3 and what speaks its protocol, Google Cloud Storage, Azure.
+//!
+//! Through `object_store`, which knows how each does put-if-absent, tries again with growing pauses for three minutes, and
+//! finds credentials in the environment (`AWS_…`, `GOOGLE_…`, `AZURE_…`), of a web identity or of the machine. Files go up in
+//! parts and are there only when whole. Placing is a copy on the server, and then the staged object is removed.
+//!
+//! Calls come from threads that may or may not belong to a runtime, so requests run on a runtime of the bucket's own and the
+//! caller waits for their answers.
+
+use super::ArchiveError;
+use super::store::{Placement, Store};
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryStreamExt};
+use object_store::path::Path as Key;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, parse_url_opts};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use tokio::runtime::Runtime;
+use url::Url;
+
+/// Bytes of one part of a file that goes up, and of a file that goes up in one piece. S3 takes at least 5 MiB and at most 10,000
+/// parts, so this bounds a file to 80 GB.
+const PART_BYTES: usize = 8 << 20;
+
+/// Prefix in a bucket.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    url: Url,
+    root: Key,
+    store: Arc<dyn ObjectStore>,
+    /// Only `None` while it is dropped.
+    runtime: Option<Runtime>,
+}
+
+type Answer<T> = Result<T, object_store::Error>;
+
+impl Bucket {
+    /// Makes a client for the bucket; nothing is asked of it yet. Settings and credentials are the environment's.
+    pub(crate) fn connect(url: &Url) -> Result<Self, ArchiveError> {
+        let settings = std::env::vars()
+            .filter(|(name, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix)));
+        let settings = settings.map(|(name, value)| (name.to_ascii_lowercase(), value));
+        let failed = |cause| ArchiveError::Store { action: "use", key: url.to_string(), cause };
+        let (store, root) = parse_url_opts(url, settings).map_err(failed)?;
+        Self::over(url.clone(), Arc::from(store), root)
+    }
+
+    /// A bucket over a store that is there already.
+    pub(crate) fn over(url: Url, store: Arc<dyn ObjectStore>, root: Key) -> Result<Self, ArchiveError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(ArchiveError::io("start a runtime for", Path::new(url.as_str())))?;
+        Ok(Self { url, root, store, runtime: Some(runtime) })
+    }
+
+    fn key(&self, key: &str) -> Result<Key, ArchiveError> {
+        let bad = |error: object_store::path::Error| ArchiveError::Corrupt {
+            path: self.show(key).into(),
+            detail: format!("is no key of an object: {error}"),
+        };
+        let below = Key::parse(key).map_err(bad)?;
+        Ok(self.root.parts().chain(below.parts()).collect())
+    }
+
+    /// Runs a request on the bucket's runtime and waits for its answer.
+    fn ask<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        key: &str,
+        request: impl FnOnce(Arc<dyn ObjectStore>, Key) -> BoxFuture<'static, Answer<T>>,
+    ) -> Result<T, ArchiveError> {
+        let request = request(Arc::clone(&self.store), self.key(key)?);
+        let (done, answer) = mpsc::sync_channel(1);
+        let runtime = self.runtime.as_ref().expect("it is there until the bucket is dropped");
+        // Nobody waits any more only when this thread is gone.
+        runtime.spawn(async move { drop(done.send(request.await)) });
+        let answer = answer.recv().unwrap_or(Err(object_store::Error::NotImplemented {
+            operation: action.to_owned(),
+            implementer: "a runtime that has ended".to_owned(),
+        }));
+        answer.map_err(|cause| ArchiveError::Store { action, key: self.show(key), cause })
+    }
+
+    /// As [`Self::ask`]; `None` where there is no such object.
+    fn find<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        key: &str,
+        request: impl FnOnce(Arc<dyn ObjectStore>, Key) -> BoxFuture<'static, Answer<T>>,
+    ) -> Result<Option<T>, ArchiveError> {
+        match self.ask(action, key, request) {
+            Ok(found) => Ok(Some(found)),
+            Err(ArchiveError::Store { cause: object_store::Error::NotFound { .. }, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn copy(&self, file: &Placement) -> Result<(), ArchiveError> {
+        let target = self.key(&file.to)?;
+        let copied =
+            self.find("copy", &file.from, |store, from| async move { store.copy(&from, &target).await }.boxed())?;
+        if copied.is_some() || self.size(&file.to)? == Some(file.bytes) {
+            return Ok(());
+        }
+        let detail = "is missing, and so is its staged copy".to_owned();
+        Err(ArchiveError::Corrupt { path: self.show(&file.to).into(), detail })
+    }
+}
+
+impl Drop for Bucket {
+    fn drop(&mut self) {
+        // Waiting for it to end is not allowed on a thread of another runtime, and nothing is under way.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Store for Bucket {
+    fn show(&self, key: &str) -> String {
+        format!("{}/{key}", self.url.as_str().trim_end_matches('/'))
+    }
+
+    fn read(&self, key: &str) -> Result<Option<Vec<u8>>, ArchiveError> {
+        self.find("read", key, |store, key| async move { Ok(store.get(&key).await?.bytes().await?.to_vec()) }.boxed())
+    }
+
+    fn size(&self, key: &str) -> Result<Option<u64>, ArchiveError> {
+        self.find("look at", key, |store, key| async move { Ok(store.head(&key).await?.size) }.boxed())
+    }
+
+    fn range(&self, key: &str, start: u64, length: u64) -> Result<Vec<u8>, ArchiveError> {
+        self.ask("read", key, move |store, key| {
+            async move {
+                let end = store.head(&key).await?.size.min(start.saturating_add(length));
+                if start >= end {
+                    return Ok(Vec::new());
+                }
+                Ok(store.get_range(&key, start..end).await?.to_vec())
+            }
+            .boxed()
+        })
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<String>, ArchiveError> {
+        let found =
+            self.ask("list", folder, |store, key| async move { store.list_with_delimiter(Some(&key)).await }.boxed())?;
+        let objects = found.objects.iter().map(|object| &object.location);
+        let names = objects.chain(&found.common_prefixes).filter_map(|key| key.filename().map(str::to_owned));
+        let mut names: Vec<String> = names.collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn walk(&self, folder: &str) -> Result<Vec<String>, ArchiveError> {
+        let root = self.root.clone();
+        let mut keys = self.ask("list", folder, move |store, key| {
+            async move {
+                let found = store.list(Some(&key)).map_ok(|object| object.location);
+                let found: Vec<Key> = found.try_collect().await?;
+                let below = |key: &Key| key.prefix_match(&root).map(|parts| parts.collect::<Key>().to_string());
+                Ok(found.iter().filter_map(below).collect::<Vec<String>>())
+            }
+            .boxed()
+        })?;
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
+    fn put_if_absent(&self, key: &str, bytes: &[u8]) -> Result<bool, ArchiveError> {
+        let payload = PutPayload::from(bytes.to_vec());
+        let put = self.ask("put", key, |store, key| {
+            async move { store.put_opts(&key, payload, PutMode::Create.into()).await.map(drop) }.boxed()
+        });
+        match put {
+            Ok(()) => Ok(true),
+            Err(ArchiveError::Store { cause: object_store::Error::AlreadyExists { .. }, .. }) => Ok(false),
+            // Some answer so when the condition doesn't hold.
+            Err(ArchiveError::Store { cause: object_store::Error::Precondition { .. }, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn put(&self, key: &str, bytes: &[u8]) -> Result<(), ArchiveError> {
+        let payload = PutPayload::from(bytes.to_vec());
+        self.ask("put", key, |store, key| async move { store.put(&key, payload).await.map(drop) }.boxed())
+    }
+
+    fn upload(&self, files: &[(PathBuf, String)]) -> Result<(), ArchiveError> {
+        for (local, key) in files {
+            let open = File::open(local).and_then(|file| Ok((file.metadata()?.len(), file)));
+            let (bytes, file) = open.map_err(ArchiveError::io("read", local))?;
+            let read = ArchiveError::io("read", local);
+            if bytes <= PART_BYTES as u64 {
+                let mut whole = vec![0; bytes as usize];
+                file.read_exact_at(&mut whole, 0).map_err(read)?;
+                self.put(key, &whole)?;
+            } else {
+                self.ask("put", key, move |store, key| put_parts(store, key, file, bytes).boxed())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&self, files: &[Placement]) -> Result<(), ArchiveError> {
+        for file in files {
+            if self.size(&file.to)? != Some(file.bytes) {
+                self.copy(file)?;
+            }
+            self.remove(&file.from)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, key: &str) -> Result<(), ArchiveError> {
+        self.find("remove", key, |store, key| async move { store.delete(&key).await }.boxed()).map(drop)
+    }
+}
+
+/// Puts a file in parts; what has gone up is thrown away when one fails.
+async fn put_parts(store: Arc<dyn ObjectStore>, key: Key, file: File, bytes: u64) -> Answer<()> {
+    let mut upload = store.put_multipart(&key).await?;
+    let put = async {
+        let mut start = 0;
+        while start < bytes {
+            let mut part = vec![0; (bytes - start).min(PART_BYTES as u64) as usize];
+            file.read_exact_at(&mut part, start)
+                .map_err(|source| object_store::Error::Generic { store: "local file", source: source.into() })?;
+            start += part.len() as u64;
+            upload.put_part(part.into()).await?;
+        }
+        upload.complete().await.map(drop)
+    };
+    let done = put.await;
+    if done.is_err() {
+        // The store throws away by itself what this cannot.
+        let _ = upload.abort().await;
+    }
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object_store::memory::InMemory;
+
+    fn bucket(store: &Arc<InMemory>) -> Bucket {
+        let url = Url::parse("s3://logs/app").unwrap();
+        Bucket::over(url, Arc::<InMemory>::clone(store) as Arc<dyn ObjectStore>, Key::from("app")).unwrap()
+    }
+
+    #[test]
+    fn objects_are_put_found_and_placed() {
+        let memory = Arc::new(InMemory::new());
+        let bucket = bucket(&memory);
+        assert!(bucket.put_if_absent("c/1.json", b"first").unwrap());
+        assert!(!bucket.put_if_absent("c/1.json", b"second").unwrap());
+        assert_eq!(bucket.read("c/1.json").unwrap().unwrap(), b"first");
+        assert_eq!((bucket.read("c/2").unwrap(), bucket.size("c/1.json").unwrap()), (None, Some(5)));
+        assert_eq!(bucket.range("c/1.json", 1, 3).unwrap(), b"irs");
+        assert_eq!(bucket.range("c/1.json", 3, 30).unwrap(), b"st");
+        assert_eq!(bucket.show("c/1.json"), "s3://logs/app/c/1.json");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let large: Vec<u8> = (0..PART_BYTES * 2 + 5).map(|n| (n % 251) as u8).collect();
+        std::fs::write(file.path(), &large).unwrap();
+        bucket.upload(&[(file.path().to_owned(), "s/x".to_owned())]).unwrap();
+        let to = "data/path=%2Fv1%2Fx/x".to_owned();
+        let files = [Placement { from: "s/x".to_owned(), to: to.clone(), bytes: large.len() as u64 }];
+        for _ in 0..2 {
+            bucket.place(&files).unwrap();
+            assert_eq!(bucket.walk("data").unwrap(), [to.as_str()]);
+            assert_eq!(bucket.list("data").unwrap(), ["path=%2Fv1%2Fx"]);
+        }
+        assert!(bucket.read(&to).unwrap().unwrap() == large);
+        assert_eq!(bucket.list("").unwrap(), ["c", "data"]);
+        bucket.remove("s/x").unwrap();
+        let gone = Placement { from: "s/x".to_owned(), to: "data/y".to_owned(), bytes: 4 };
+        assert!(matches!(bucket.place(&[gone]), Err(ArchiveError::Corrupt { .. })));
+    }
+
+    #[tokio::test]
+    async fn it_may_be_used_on_a_runtimes_thread() {
+        let bucket = bucket(&Arc::new(InMemory::new()));
+        assert!(bucket.put_if_absent("x", b"y").unwrap());
+        drop(bucket);
+    }
+}
