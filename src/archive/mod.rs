@@ -25,6 +25,8 @@
 //! [`Receipt`]: crate::record::receipt::Receipt
 
 mod chain;
+#[cfg(test)]
+mod chain_tests;
 mod check;
 mod claim;
 mod crew;
@@ -39,6 +41,7 @@ mod folder;
 mod hex;
 mod hybrid;
 mod inspect;
+mod instance;
 mod partition;
 mod plan;
 mod seal;
@@ -52,6 +55,7 @@ mod verify;
 mod writer;
 
 pub use error::ArchiveError;
+pub use instance::{Instance, InstanceError};
 pub use plan::{ArchivePlan, Identified, Opened, Sealed, Sealing, Sharing};
 pub use table::Kind;
 #[cfg(test)]

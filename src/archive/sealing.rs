@@ -19,7 +19,8 @@ impl Archive {
     /// When a file cannot be written, synced or placed, or another writer has sealed or claimed meanwhile. Whether the seal
     /// was committed is found out by opening the archive again.
     pub fn seal(&mut self, sealing: &Sealing) -> Result<Receipt, ArchiveError> {
-        let idle = self.staging.rows() == 0 && self.moves(sealing).is_empty() && sealing.state == self.state;
+        let still = self.moves(sealing).is_empty() && !self.forgets(&sealing.checkpoint);
+        let idle = self.staging.rows() == 0 && still && sealing.state == self.state;
         if !self.broken && idle {
             let checkpoint = self.checkpoint();
             return Ok(Receipt { checkpoint, rows: 0, files: 0, bytes: 0, tables: Vec::new(), type_clashes: 0 });
@@ -56,6 +57,12 @@ impl Archive {
             })
         };
         sealing.checkpoint.partitions.iter().filter_map(stretch).collect()
+    }
+
+    /// Whether the flow has forgotten a partition of a source that nobody shares.
+    fn forgets(&self, checkpoint: &Checkpoint) -> bool {
+        let mut own = self.held.keys().filter(|name| !self.shared.contains(&name.0));
+        own.any(|name| checkpoint.find(&name.0, &name.1).is_none())
     }
 
     /// Shared partitions of which something was read since the last seal have to be this chain's.
