@@ -168,12 +168,13 @@ impl Archive {
     }
 
     /// Makes partitions of shared sources this writer's own, whoever holds them now, and returns where each goes on; one that
-    /// nobody has read is not among them.
+    /// nobody has read is not among them. Seal first: where rows are staged, this goes by what the writer knew at its last seal.
     ///
     /// # Errors
     /// When the claims cannot be put. Which of them were is found out by claiming again.
     pub fn claim(&mut self, partitions: &[(String, String)]) -> Result<Checkpoint, ArchiveError> {
         self.guarded(|archive| {
+            archive.catch_up()?;
             archive.take_over(partitions)?;
             let at = |name: &Name| archive.held.get(name).and_then(|holding| holding.at.clone());
             Ok(Checkpoint { partitions: partitions.iter().filter_map(at).collect() })

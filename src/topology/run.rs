@@ -217,8 +217,9 @@ impl Runner {
             }
             if self.storing.as_ref().is_some_and(Storing::has_failed) {
                 // Nothing can be stored any more. A source with nothing to hand on wouldn't notice that the queue is
-                // closed, and is told.
+                // closed, and is told; one that waits for a seal would wait for ever.
                 stop.cancel();
+                self.seals_asked.clear();
                 break;
             }
             while let Some(result) = tasks.try_join_next() {
@@ -294,6 +295,8 @@ impl Runner {
                 self.alert(alerts).await;
             }
             Step::Claim(partitions, claimed) if self.storing.is_some() => {
+                // Right behind a seal nothing is staged of what another daemon may have taken meanwhile.
+                self.seal(Vec::new()).await;
                 self.store(Work::Claim(partitions, claimed)).await;
             }
             Step::Claim(_, claimed) => {
