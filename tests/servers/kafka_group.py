@@ -105,9 +105,12 @@ class Daemon:
         self.data, self.log = os.path.join(folder, name), os.path.join(folder, name + ".log")
         self.kills = self.taken = 0
         self.process = None
+        # Whether the broker is being restarted; where its log was when it was started.
+        self.may_be_unreachable, self.from_here = False, 0
 
     def start(self):
         with open(self.log, "a") as log:
+            self.from_here = log.tell()
             self.process = subprocess.Popen(
                 [HEADRIG, "run", "--data-dir", self.data, self.pipeline],
                 stdout=subprocess.DEVNULL,
@@ -126,14 +129,16 @@ class Daemon:
         self.kills += 1
 
     def mind(self):
-        """Starts it again when it has ended by itself, for which there is one good reason only."""
+        """Starts it again when it has ended by itself, for which there must be a good reason."""
         code = self.process.poll()
         if code is None:
             return
-        if code != 1 or "has claimed" not in self.says()[-3000:]:
-            raise Failure(f"{self.name} ended with {code}: {self.says()[-3000:]}")
-        self.taken += 1
-        say(self.name, "stopped, as another has claimed its partitions; started again")
+        last = self.says()[self.from_here :]
+        if code == 1 and "has claimed" in last:
+            self.taken += 1
+            say(self.name, "stopped, as another has claimed its partitions; started again")
+        elif not (code == 1 and self.may_be_unreachable and "cannot reach a Kafka broker" in last):
+            raise Failure(f"{self.name} ended with {code}: {last}")
         self.start()
 
     def stop(self):
@@ -280,7 +285,10 @@ def kills(stage):
         if broker_due and time.monotonic() >= broker_due:
             broker_due = None
             say("restarting the broker")
-            stage.broker.restart()
+            for daemon in daemons:
+                daemon.may_be_unreachable = True
+            # Beside: kills go on meanwhile.
+            threading.Thread(target=stage.broker.restart, daemon=True).start()
         time.sleep(0.02)
     say("no more kills;", stage.reader.count()[0], "rows are there")
     stage.until_all(*daemons)

@@ -23,6 +23,9 @@ use std::time::Duration;
 /// One try of the first contact. A cluster that is there answers in a few milliseconds.
 const TRY: Duration = Duration::from_millis(500);
 
+/// Between two tries, where an answer came at once.
+const AGAIN: Duration = Duration::from_millis(50);
+
 /// Why Kafka cannot be read. Each says whose it is: the configuration's, the cluster's, or that of what was done to the
 /// topic.
 #[derive(Debug, thiserror::Error)]
@@ -206,20 +209,43 @@ pub(super) fn give_up(client: &Client, keys: &[Key]) -> KafkaResult<()> {
     client.incremental_unassign(&all)
 }
 
-/// From where to where a partition has records now: the oldest, and the end (exclusive). `None` when nobody answers, which
-/// will pass.
+/// From where to where a partition has records now: the oldest, and the end (exclusive). `Err` inside when nobody answers,
+/// which will pass.
 ///
 /// # Errors
 /// As [`passing`].
-pub(super) fn extent(client: &Client, (topic, number): &Key) -> Result<Option<(u64, u64)>, BrokerError> {
+pub(super) fn extent(client: &Client, (topic, number): &Key) -> Result<Result<(u64, u64), String>, BrokerError> {
     match client.fetch_watermarks(topic, *number, TRY) {
-        Ok((least, end)) => Ok(Some((least.max(0) as u64, end.max(0) as u64))),
+        Ok((least, end)) => Ok(Ok((least.max(0) as u64, end.max(0) as u64))),
         Err(error) => {
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-            passing(&KafkaError::MessageConsumption(code), client.context()).map(|reason| {
-                tracing::debug!(topic, number, reason, "cannot find the ends of a Kafka partition for now");
-                None
-            })
+            let reason = passing(&KafkaError::MessageConsumption(code), client.context())?;
+            tracing::debug!(topic, number, reason, "cannot find the ends of a Kafka partition for now");
+            Ok(Err(reason))
+        }
+    }
+}
+
+/// As [`extent`], tried again for up to [`limits::KAFKA_CONNECT`]: brokers that have just started don't know at once which of them
+/// leads a partition.
+///
+/// # Errors
+/// As [`extent`], or when nobody answers.
+pub(super) fn first_extent(
+    client: &Client,
+    brokers: &str,
+    key: &Key,
+    clock: &dyn Clock,
+) -> Result<(u64, u64), BrokerError> {
+    let started = clock.monotonic();
+    loop {
+        match extent(client, key)? {
+            Ok(found) => return Ok(found),
+            Err(reason) if clock.monotonic().since(started) >= limits::KAFKA_CONNECT => {
+                return Err(BrokerError::Unreachable { brokers: brokers.to_owned(), reason });
+            }
+            // What is said at once would be said again at once.
+            Err(_) => drop(client.poll(AGAIN)),
         }
     }
 }

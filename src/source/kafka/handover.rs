@@ -128,7 +128,7 @@ impl Reading<'_> {
         {
             return Ok(Some(Some(*position)));
         }
-        let Some((least, end)) = broker::extent(&self.kafka.client, key)? else { return Ok(None) };
+        let Ok((least, end)) = broker::extent(&self.kafka.client, key)? else { return Ok(None) };
         Ok(Some(self.kafka.first_position(claimed, key, least, end)?))
     }
 

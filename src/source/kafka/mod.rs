@@ -94,11 +94,9 @@ impl Kafka {
             bounded: false,
         };
         for key in known {
-            let marks = kafka.client.fetch_watermarks(&key.0, key.1, patience);
-            let (least, end) = marks.map_err(|error| BrokerError::Read { reason: error.to_string() })?;
-            let (least, end) = (least.max(0) as u64, end.max(0) as u64);
-            // Where it really begins is known when it is claimed; what is wrong with it is told now.
-            kafka.first_position(stored, &key, least, end)?;
+            let (_, end) = broker::first_extent(&kafka.client, &config.brokers.value, &key, clock)?;
+            // What is wrong with the position is told now. What it will be, and what is gone below it, is known when it is claimed.
+            kafka.first_position(stored, &key, 0, end)?;
             kafka.known.push(Known { key, end });
         }
         Ok(kafka)
