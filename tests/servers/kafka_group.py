@@ -1,6 +1,6 @@
 """Several daemons in one Kafka group over one archive, with a real broker: is every record there exactly once?
 
-    kafka_group.py rebalance       a second daemon comes, and goes again; a third of the records each time
+    kafka_group.py rebalance       a second daemon comes while records do, and goes again
     kafka_group.py kills           two daemons, each killed KILLS times at random moments, and one restart of the broker
     kafka_group.py zombie          a daemon is held (SIGSTOP) for longer than its session, and goes on
 
@@ -253,8 +253,7 @@ def rebalance(stage):
     a.stop()
     if a.taken or b.taken:
         raise Failure("nobody was to be cut off")
-    sealed = b.says().count("has claimed")
-    stage.verdict(f"cut off {sealed} times")
+    stage.verdict("a second daemon came and went")
 
 
 def kills(stage):
