@@ -97,6 +97,31 @@ fn a_zombie_with_rows_of_a_partition_that_another_has_claimed_stops() {
 }
 
 #[test]
+fn a_partition_that_comes_back_comes_from_where_others_have_sealed_it() {
+    let root = tempfile::tempdir().unwrap();
+    let ((mut a, _), (mut b, _), (mut c, _)) =
+        (daemon(root.path(), "d-a"), daemon(root.path(), "d-b"), daemon(root.path(), "d-c"));
+    a.claim(&[partition(0), partition(1)]).unwrap();
+    a.write_events(&events(0, 2)).unwrap();
+    a.seal(&reading(&[(0, 5), (1, 5)])).unwrap();
+    b.claim(&[partition(0)]).unwrap();
+    b.write_events(&events(2, 2)).unwrap();
+    b.seal(&reading(&[(0, 9)])).unwrap();
+    // a has not sealed since, and doesn't know yet that it was gone.
+    assert_eq!(positions(&a.claim(&[partition(0)]).unwrap()), owned(&[(0, 9)]));
+    a.write_events(&events(4, 1)).unwrap();
+    // A claim of something else repeats that 0 once went to b, which is no longer so.
+    assert_eq!(positions(&c.claim(&[partition(1)]).unwrap()), owned(&[(1, 5)]));
+    let receipt = a.seal(&reading(&[(0, 10), (1, 5)])).unwrap();
+    assert_eq!(positions(&receipt.checkpoint), owned(&[(0, 10)]));
+    assert_eq!(positions(&b.claim(&[partition(0), partition(1)]).unwrap()), owned(&[(0, 10), (1, 5)]));
+    b.write_events(&events(5, 1)).unwrap();
+    b.seal(&reading(&[(0, 11), (1, 6)])).unwrap();
+    assert_eq!(visible(root.path()), (0..6).collect::<Vec<_>>());
+    assert_eq!(positions(&c.claim(&[partition(0), partition(1)]).unwrap()), owned(&[(0, 11), (1, 6)]));
+}
+
+#[test]
 fn old_seals_are_folded_and_nothing_is_forgotten() {
     let root = tempfile::tempdir().unwrap();
     let (mut archive, _) = open(root.path());

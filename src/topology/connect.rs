@@ -75,6 +75,7 @@ impl Connected {
             pipeline: &pipeline,
             data_dir: &surroundings.data_dir,
             archived: archive.is_some(),
+            instance: instance.as_ref().map(|instance| instance.name.as_str()),
             telemetry: &surroundings.telemetry,
         };
         for (name, config) in &plan.sources {
