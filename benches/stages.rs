@@ -1,4 +1,5 @@
-//! Decode, windows and archive writing on the generator's lines, in MB of input and lines a second.
+//! Decode, windows and archive writing on the generator's lines, in MB of input and lines a second; saving and restoring the
+//! state of 100,000 groups.
 //!
 //! `cargo bench --bench stages` measures; `docs/performance.md` keeps the figures. The machine is shared: compare figures
 //! of one run with each other, not with those of another day.
@@ -14,6 +15,7 @@ use headrig::limits;
 use headrig::record::event::{EventBatch, stamps};
 use headrig::record::raw::{PartitionId, Positions, RawBatch};
 use headrig::record::receipt::{Checkpoint, PartitionPosition};
+use headrig::source::PartitionName;
 use headrig::source::traffic::Traffic;
 use headrig::time::EventTime;
 use headrig::time::watermark::StreamClock;
@@ -60,12 +62,19 @@ alerts:
   - { alert: HighErrorRate, on: path_5m, when: requests > 100000000 }
 "#;
 
+fn name() -> PartitionName {
+    PartitionName { source: "s".into(), partition: "stdin".to_owned(), identity: String::new() }
+}
+
 fn plan() -> Plan {
-    let loaded = config::load("bench.yaml", PIPELINE, &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into()));
-    let mut plan = loaded.unwrap();
+    let mut plan = load(PIPELINE);
     // Without an archive nobody reads most columns; here all are measured.
     plan.decode.needed.fill(true);
     plan
+}
+
+fn load(yaml: &str) -> Plan {
+    config::load("bench.yaml", yaml, &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap()
 }
 
 /// The generator's lines, cut as the sources cut them.
@@ -152,7 +161,7 @@ fn stages(criterion: &mut Criterion) {
             bencher.iter_batched(
                 || {
                     let mut flow = Flow::new(&mut plan());
-                    flow.open(PartitionId(0));
+                    flow.open(PartitionId(0), &name());
                     flow
                 },
                 |mut flow| raw.iter().map(|batch| flow.batch(black_box(batch)).rows.num_rows()).sum::<usize>(),
@@ -166,7 +175,7 @@ fn stages(criterion: &mut Criterion) {
 /// From Arrow batches to a sealed archive.
 fn archive_all(folder: &std::path::Path, events: &[EventBatch], threads: NonZeroUsize) {
     let yaml = format!("{PIPELINE}archive: {{ url: \"{}\" }}\n", folder.display());
-    let plan = config::load("bench.yaml", &yaml, &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap();
+    let plan = load(&yaml);
     let archive_plan = ArchivePlan {
         config: plan.archive.unwrap(),
         pipeline: plan.pipeline,
@@ -186,5 +195,74 @@ fn archive_all(folder: &std::path::Path, events: &[EventBatch], threads: NonZero
     assert_eq!(receipt.rows, events.iter().map(|batch| batch.rows.num_rows() as u64).sum::<u64>());
 }
 
-criterion_group!(benches, stages);
+/// Groups of the state that is saved: as many as a window definition may have.
+const GROUPS: usize = limits::GROUPS_PER_WINDOW;
+
+const STATE: &str = r#"
+pipeline: state
+sources: { s: { type: stdin } }
+decode: { envelope: none, format: json, schema: access }
+windows:
+  - { name: w, kind: tumbling, size: 1h, group_by: [path], aggregate: AGGREGATE }
+alerts:
+  - { alert: Slow, on: w, when: n > 0, labels: { severity: P1 } }
+"#;
+
+/// A flow whose one window holds `records` records of each of [`GROUPS`] groups.
+fn grouped(yaml: &str, records: usize) -> Flow {
+    let mut flow = Flow::new(&mut load(yaml));
+    flow.open(PartitionId(0), &name());
+    for record in 0..records {
+        for first in (0..GROUPS).step_by(limits::BATCH_RECORDS) {
+            let (mut bytes, mut ranges) = (Vec::new(), Vec::new());
+            for group in first..GROUPS.min(first + limits::BATCH_RECORDS) {
+                // Spread as hashes are, so that the compressor finds what it finds in life.
+                let mixed = (group * 31 + record).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let (path, latency) = (mixed % 1_000, (mixed >> 20) % 1_000_000);
+                let start = bytes.len() as u32;
+                let line = format!(
+                    r#"{{"timestamp":"2026-01-01T00:30:00Z","path":"/v1/customers/{group}","status":{},"latency_ms":{}}}"#,
+                    200 + path % 2 * 300,
+                    latency as f64 / 1e3
+                );
+                bytes.extend_from_slice(line.as_bytes());
+                ranges.push(start..bytes.len() as u32);
+            }
+            let (positions, arrival) = (Positions::Sequence { first: 0 }, START + limits::WINDOW_SPAN);
+            let partition = PartitionId(0);
+            flow.batch(&RawBatch { partition, bytes, records: ranges, positions, end: 0, broker_time: None, arrival });
+        }
+    }
+    flow
+}
+
+fn state(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("state of 100,000 groups");
+    group.sample_size(10);
+    for (what, records, aggregate) in [
+        ("count", 3, "{ n: count(*) }"),
+        ("count and avg", 3, "{ n: count(*), errors: count(*) filter (where status >= 500), mean: avg(latency_ms) }"),
+        ("count and p95 of 8 values", 8, "{ n: count(*), p95: p95(latency_ms) }"),
+        ("count and p95 of 200 values", 200, "{ n: count(*), p95: p95(latency_ms) }"),
+    ] {
+        let yaml = STATE.replace("AGGREGATE", aggregate);
+        let flow = grouped(&yaml, records);
+        let bytes = flow.save().unwrap();
+        let unit = format!("{what}, {} bytes a group", bytes.len() / GROUPS);
+        group.bench_function(BenchmarkId::new("save", &unit), |bencher| {
+            bencher.iter(|| black_box(&flow).save().unwrap().len());
+        });
+        group.bench_function(BenchmarkId::new("restore", &unit), |bencher| {
+            let fresh = || Flow::new(&mut load(&yaml));
+            bencher.iter_batched(
+                fresh,
+                |mut flow| flow.restore(&bytes).map(|_| flow).unwrap(),
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, stages, state);
 criterion_main!(benches);

@@ -169,7 +169,7 @@ const TIMES: [&str; 18] = [
     "2016-12-31T23:59:60Z",
 ];
 
-const ESCAPES: [&str; 22] = [
+const ESCAPES: [&str; 24] = [
     "\\\"",
     "\\\\",
     "\\/",
@@ -188,6 +188,8 @@ const ESCAPES: [&str; 22] = [
     "\\uD83D\\uDE00",
     "\\ud83d",
     "\\ude00",
+    "\\ud83d\\ue000",
+    "\\ud83d\\ud83d",
     "\\ud83dx",
     "\\ud83d\\n",
     "\\u12",

@@ -52,10 +52,10 @@ pub const ALERT_QUEUE: usize = 1_024;
 pub const JSON_DEPTH: usize = 64;
 
 /// Literals that a decoder keeps of the layouts that it has learned. More, and all are forgotten and learned anew. A
-/// program's lines have some 20 each, most of them shared; each takes some 150 bytes.
+/// program's lines have some 20 each, most of them shared; each takes some 250 bytes.
 pub const LAYOUT_EDGES: usize = 8_192;
 
-/// Bytes of those literals together.
+/// Bytes of those literals together; each is kept twice.
 pub const LAYOUT_BYTES: usize = 1 << 20;
 
 /// Ways in which known layouts may go on at one place; further ones are not learned, as looking through more of them
@@ -89,6 +89,10 @@ pub const STATES_PER_WINDOW: usize = 1_000_000;
 /// Rows of closed windows, and one more for each window, that wait for the archive; more are sealed at once. Old input
 /// is read much faster than it was written and may close days of windows between two seals by time.
 pub const WINDOW_ROWS_WAITING: usize = 100_000;
+
+/// Bytes of the state of windows, alerts and clock that is kept over a restart, before compression; a larger one is
+/// refused, when it is saved as when it is read. 100,000 groups with a count and a quantile take some 10 MB.
+pub const STATE_BYTES: usize = 1 << 30;
 
 /// Panes that a window may be put together from; `check` refuses more, which would make each closing a merge of that
 /// many states per group.
@@ -165,15 +169,46 @@ pub const HTTP_DRAIN: Span = Span::from_secs(5);
 /// the usual 1,024 descriptors of a process.
 pub const FILES_OPEN: usize = 32;
 
-/// Files of one source that are followed at a time. More are passed over with a warning until one ends; every one of
-/// them costs a descriptor and a few system calls per [`FOLLOW_POLL`].
-pub const FILES_FOLLOWED: usize = 512;
+/// Files of one source that are followed at a time. More are passed over with a warning until one ends. A silent file
+/// costs one system call per [`FOLLOW_SCAN`] or two and about 2 kB in the whole pipeline, no descriptor.
+pub const FILES_FOLLOWED: usize = 100_000;
 
-/// How often followed files are looked at for more. Adds to alert latency.
+/// Followed files that are open at a time; one more closes the one that has been silent for longest, or waits while all
+/// have more to read. Far below the usual 1,024 descriptors of a process.
+pub const FILES_HOT: usize = 256;
+
+/// Positions of files that cannot be found that a checkpoint keeps, a source; should one come back, it is not read again.
+/// The oldest are forgotten.
+pub const FILES_GONE: usize = 512;
+
+/// How often followed files that are open are looked at for more. Adds to alert latency.
 pub const FOLLOW_POLL: Span = Span::from_micros(200_000);
 
-/// How often followed globs are looked at for new files.
+/// How often the sizes of followed files are looked at, and the folders for new files. A file that has been silent for
+/// [`FOLLOW_SILENT`] is looked at every second time.
 pub const FOLLOW_SCAN: Span = Span::from_secs(1);
+
+/// How long a followed file must be silent before it is closed.
+pub const FOLLOW_COLD: Span = Span::from_secs(5);
+
+/// How long a followed file must be silent before it is looked at half as often.
+pub const FOLLOW_SILENT: Span = Span::from_secs(60);
+
+/// How often globs are gone through although no folder's time says that something has changed.
+pub const FOLLOW_RESCAN: Span = Span::from_secs(30);
+
+/// At most one part in so many of the time is spent on going through globs.
+pub const FOLLOW_SCAN_SHARE: i64 = 20;
+
+/// How long a new file that begins like one that is followed must not have grown before it is a file of its own. Until then
+/// it may be the copy of a rotation that is about to truncate the other one.
+pub const FOLLOW_COPY: Span = Span::from_secs(5);
+
+/// … and how long that is waited for at most, while it grows.
+pub const FOLLOW_COPY_MOST: Span = Span::from_secs(300);
+
+/// How long a new file waits at most for the one that was at its path before, while that is still written to.
+pub const FOLLOW_HANDOVER: Span = Span::from_secs(10);
 
 /// How long a followed file that was renamed or deleted must be silent before it counts as ended. The writer goes on
 /// in the old file until it has noticed the rotation.

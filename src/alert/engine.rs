@@ -2,23 +2,28 @@
 
 use super::plan::{ALERTNAME, Plan};
 use super::row::Row;
+use super::saved::{self, Restoring, Resumed};
 use super::templates::Text;
 use crate::limits;
 use crate::record::alert::{AlertEvent, AlertStatus};
 use crate::record::sample::WindowRows;
+use crate::record::state::{Damaged, SavedPart};
 use crate::time::EventTime;
 use arrow::array::BooleanArray;
 use gotmpl::Value;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// The values of a group's columns as texts. Null is the empty text: an alert has its labels for an identity, and to
 /// Prometheus and Alertmanager an empty label is none.
-type Group = Vec<String>;
+pub(super) type Group = Vec<String>;
 
 /// A group for which a rule is not inactive. Times are ends of windows, in µs.
-#[derive(Debug)]
-enum State {
+///
+/// It is saved as it is; another order of variants or fields needs another `topology::state::VERSION`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum State {
     Pending {
         since: i64,
     },
@@ -30,17 +35,28 @@ enum State {
     },
 }
 
+impl State {
+    /// Whether its times, if they were read from somewhere, can be compared with ends of windows without overflow.
+    pub(super) fn is_sound(&self) -> bool {
+        let near = |time: i64| time.unsigned_abs() <= 1 << 62;
+        match self {
+            Self::Pending { since } => near(*since),
+            Self::Firing { starts_at, last_true, .. } => near(*starts_at) && near(*last_true),
+        }
+    }
+}
+
 #[derive(Debug)]
-struct Rule {
-    plan: Plan,
-    states: BTreeMap<Group, State>,
+pub(super) struct Rule {
+    pub(super) plan: Plan,
+    pub(super) states: BTreeMap<Group, State>,
 }
 
 /// The alerts of one pipeline.
 #[derive(Debug)]
 pub struct Alerts {
     pipeline: String,
-    rules: Vec<Rule>,
+    pub(super) rules: Vec<Rule>,
     /// Most groups that one rule holds pending or firing.
     pub(super) group_cap: usize,
     overflow_total: u64,
@@ -71,6 +87,24 @@ impl Alerts {
             }
         }
         events
+    }
+
+    /// All that is needed to go on after a restart: one part for each rule with groups pending or firing.
+    pub fn save(&self) -> Vec<SavedPart> {
+        saved::save(&self.rules)
+    }
+
+    /// Reads what [`Self::save`] gave to an earlier run.
+    ///
+    /// # Errors
+    /// When a part cannot be read.
+    pub fn read(&self, saved: &[SavedPart]) -> Result<Restoring, Damaged> {
+        Restoring::read(self, saved)
+    }
+
+    /// Goes on where the earlier run was. To be called, with what was read for these rules, before any window is evaluated.
+    pub fn resume(&mut self, restoring: Restoring) -> Resumed {
+        restoring.apply(&mut self.rules)
     }
 
     /// How many alerts are pending, and how many are firing.

@@ -2,17 +2,22 @@
 //!
 //! Pure: `Alerts::evaluate` takes the rows of one closed window and returns the changes of state. An event's
 //! id and bytes depend on the input alone. A condition that is null ("no data") changes nothing.
+//!
+//! What is pending or firing outlives a restart ([`Alerts::save`], [`Alerts::read`], [`Alerts::resume`]) as long as its rule stays
+//! what it was; annotations may change.
 
 mod engine;
 mod humanize;
 mod plan;
 mod row;
+mod saved;
 mod templates;
 #[cfg(test)]
 mod tests;
 
 pub use engine::Alerts;
 pub use plan::Plan;
+pub use saved::{Abandoned, Restoring, Resumed};
 
 use crate::place::{Entries, Located};
 use crate::time::Span;

@@ -5,6 +5,7 @@ use super::templates::{Names, Text};
 use crate::expression::{Compiler, Expression};
 use crate::place::{Entries, Located, Problem, did_you_mean};
 use crate::record::sample::WindowSchema;
+use crate::record::state::Fingerprint;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -25,6 +26,8 @@ pub struct Plan {
     pub(super) keep_firing_for: i64,
     pub(super) labels: Vec<(String, Text)>,
     pub(super) annotations: Vec<(String, Text)>,
+    /// Of all but the annotations: what is pending or firing under another one is another alert.
+    pub(super) fingerprint: Fingerprint,
 }
 
 impl Config {
@@ -61,6 +64,7 @@ impl Config {
                 window: window.window.clone(),
                 group_by: window.group_by.clone(),
                 first_value: first_named(&self.when.value, &condition),
+                fingerprint: self.fingerprint(window, &condition),
                 condition,
                 hold: self.hold.micros(),
                 keep_firing_for: self.keep_firing_for.micros(),
@@ -69,6 +73,14 @@ impl Config {
             }),
             _ => Err(problems),
         }
+    }
+
+    fn fingerprint(&self, window: &WindowSchema, condition: &Expression) -> Fingerprint {
+        let mut parts = vec![self.alert.value.clone(), window.window.to_string(), condition.sql().to_owned()];
+        parts.push(format!("for {} keep {}", self.hold.micros(), self.keep_firing_for.micros()));
+        parts.push(format!("by {:?}", window.group_by));
+        parts.extend(self.labels.0.iter().map(|(name, text)| format!("{:?}: {:?}", name.value, text.value)));
+        Fingerprint::of(parts)
     }
 }
 

@@ -10,6 +10,7 @@ use super::ArchiveError;
 use super::partition::file_name;
 use super::staging::StagedFile;
 use super::store::Store;
+use super::table::Kind;
 use crate::record::receipt::PartitionPosition;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -82,6 +83,8 @@ pub(crate) struct Seal {
     pub(crate) records: u64,
     pub(crate) filtered: u64,
     pub(crate) files: Vec<StagedFile>,
+    /// The tables that are written; rows of others are in no file.
+    pub(crate) kept: Vec<Kind>,
     /// State of windows, alerts and event time behind these records, and the alert events that are still to be delivered.
     pub(crate) state: Option<StateRef>,
 }
@@ -92,6 +95,9 @@ pub(crate) struct Stretch {
     pub(crate) source: String,
     pub(crate) partition: String,
     pub(crate) identity: String,
+    /// The identity that the partition had before `start`, where it was another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) was: Option<String>,
     /// `None`: the partition's beginning.
     pub(crate) start: Option<u64>,
     pub(crate) end: u64,
@@ -121,6 +127,11 @@ impl Keys {
         Self { home: format!("_headrig/{}", file_name(pipeline)) }
     }
 
+    /// The keys of the pipeline whose folder under `_headrig` has this name.
+    pub(crate) fn of_home(name: &str) -> Self {
+        Self { home: format!("_headrig/{name}") }
+    }
+
     /// Folder with a folder for each chain.
     pub(crate) fn chains(&self) -> String {
         format!("{}/chains", self.home)
@@ -137,6 +148,10 @@ impl Keys {
     /// Entries that were folded together, by the number of the last.
     pub(crate) fn summary(&self, chain: &str, through: u64) -> String {
         format!("{}/summaries/{chain}/{through:012}.json", self.home)
+    }
+
+    pub(crate) fn all_summaries(&self) -> String {
+        format!("{}/summaries", self.home)
     }
 
     pub(crate) fn summaries(&self, chain: &str) -> String {

@@ -26,6 +26,23 @@ impl Config {
         problems
     }
 
+    /// Whether the archive can be written, or made; leaves nothing behind.
+    pub fn probe(&self) -> Option<Problem> {
+        let folder = self.folder().ok()?;
+        let there = folder.ancestors().find(|part| part.exists());
+        // A relative path's last ancestor is the empty one, which stands for the working directory.
+        let there = there.filter(|part| !part.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+        let error = if there.is_dir() {
+            let tried = rustix::fs::access(there, rustix::fs::Access::WRITE_OK).map_err(std::io::Error::from);
+            ArchiveError::io("write to", there)(tried.err()?)
+        } else {
+            ArchiveError::io("make the folder", &folder)(std::io::ErrorKind::NotADirectory.into())
+        };
+        let mut problem = self.url.problem(error.to_string());
+        problem.hint = error.hint();
+        Some(problem)
+    }
+
     fn check_url(&self) -> Option<Problem> {
         let problem =
             |detail: String| self.url.problem(format!("cannot use {:?} as an archive: {detail}", self.url.value));
@@ -42,9 +59,13 @@ impl Config {
 
     /// The archive's folder.
     pub(crate) fn folder(&self) -> Result<PathBuf, ArchiveError> {
-        folder(&self.url.value)
-            .map_err(|bad| ArchiveError::Url { url: self.url.value.clone(), detail: bad.to_string() })
+        folder_of(&self.url.value)
     }
+}
+
+/// The folder of the archive that `url` names.
+pub(super) fn folder_of(url: &str) -> Result<PathBuf, ArchiveError> {
+    folder(url).map_err(|bad| ArchiveError::Url { url: url.to_owned(), detail: bad.to_string() })
 }
 
 /// Why a URL names no folder.

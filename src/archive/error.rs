@@ -20,6 +20,8 @@ pub enum ArchiveError {
     Taken { path: PathBuf, source_name: String, partition: String, by: String },
     #[error("cannot claim partitions of pipeline {pipeline} for {chain}: other writers are faster each time")]
     Contended { pipeline: String, chain: String },
+    #[error("cannot find an archive in {}: there is no folder `_headrig`", path.display())]
+    None { path: PathBuf },
     #[error("cannot recover the archive: {} {detail}", path.display())]
     Corrupt { path: PathBuf, detail: String },
     #[error("cannot place {} in {}: they are on different file systems", staging.display(), data.display())]
@@ -71,6 +73,7 @@ impl ArchiveError {
             ),
             Self::Devices { .. } => Some("keep the whole archive folder on one file system".into()),
             Self::Broken { .. } => Some("open the archive again; it goes on from its newest seal".into()),
+            Self::None { .. } => Some("name the folder that `archive.url` has in the pipeline file".into()),
             Self::Url { .. } | Self::Encode { .. } | Self::Arrange(_) => None,
         }
     }

@@ -43,7 +43,7 @@ pub(crate) fn append(spans: &mut Vec<Stretch>, span: Stretch) {
         known.source == span.source && known.partition == span.partition && known.identity == span.identity
     };
     match spans.iter_mut().rev().find(same) {
-        Some(last) if span.start == Some(last.end) => last.end = span.end,
+        Some(last) if span.start == Some(last.end) && span.was.is_none() => last.end = span.end,
         _ => spans.push(span),
     }
 }

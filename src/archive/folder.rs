@@ -7,6 +7,7 @@ use rustix::fs::FlockOperation;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -91,6 +92,18 @@ impl Store for Folder {
 
     fn size(&self, key: &str) -> Result<Option<u64>, ArchiveError> {
         disk::size(&self.path(key)?)
+    }
+
+    fn range(&self, key: &str, start: u64, length: u64) -> Result<Vec<u8>, ArchiveError> {
+        let path = self.path(key)?;
+        let read = || {
+            let file = File::open(&path)?;
+            let there = file.metadata()?.len().saturating_sub(start).min(length);
+            let mut bytes = vec![0; there as usize];
+            file.read_exact_at(&mut bytes, start)?;
+            Ok(bytes)
+        };
+        read().map_err(ArchiveError::io("read", &path))
     }
 
     fn list(&self, folder: &str) -> Result<Vec<String>, ArchiveError> {

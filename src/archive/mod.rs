@@ -32,10 +32,13 @@ mod dictionary;
 mod disk;
 mod encode;
 mod error;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod fold;
 mod folder;
 mod hex;
 mod hybrid;
+mod inspect;
 mod partition;
 mod plan;
 mod seal;
@@ -45,12 +48,18 @@ mod store;
 mod table;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod writer;
 
 pub use error::ArchiveError;
-pub use plan::{ArchivePlan, Opened, Sealed, Sealing, Sharing};
+pub use plan::{ArchivePlan, Identified, Opened, Sealed, Sealing, Sharing};
 pub use table::Kind;
+#[cfg(test)]
+pub(crate) use verify::verify_in;
+pub use verify::{Finding, Flaw, PipelineReport, Report, verify};
 pub use writer::Archive;
+#[cfg(test)]
+pub(crate) use writer::Place;
 
 use crate::place::Located;
 use crate::time::Span;

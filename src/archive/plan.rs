@@ -49,6 +49,8 @@ pub struct Opened {
     pub known: Checkpoint,
     /// What was kept with this writer's newest seal; empty when nothing.
     pub state: Vec<u8>,
+    /// How far event time had come at that seal.
+    pub watermark: Option<EventTime>,
 }
 
 /// What one seal shall say besides the rows that are staged.
@@ -57,11 +59,22 @@ pub struct Sealing {
     /// Where each partition's next record starts.
     pub checkpoint: Checkpoint,
     pub watermark: Option<EventTime>,
+    /// Partitions whose identities have changed since the last seal, in order.
+    pub identified: Vec<Identified>,
     /// What [`Opened::state`] gives back at the next start.
     pub state: Vec<u8>,
     /// Records since the last seal, and those of them that a filter took out.
     pub records: u64,
     pub filtered: u64,
+}
+
+/// A partition that has another identity by now and is still the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identified {
+    pub source: String,
+    pub partition: String,
+    pub before: String,
+    pub after: String,
 }
 
 /// What one seal made visible of one table.

@@ -2,7 +2,7 @@
 
 use super::chain::{self, Act, Entry, FORMAT, Seal, StateRef, Stretch};
 use super::partition::file_name;
-use super::plan::{Sealed, Sealing};
+use super::plan::{Identified, Sealed, Sealing};
 use super::table::Kind;
 use super::writer::{Archive, Holding};
 use super::{ArchiveError, fold, seal};
@@ -19,13 +19,13 @@ impl Archive {
     /// When a file cannot be written, synced or placed, or another writer has sealed or claimed meanwhile. Whether the seal
     /// was committed is found out by opening the archive again.
     pub fn seal(&mut self, sealing: &Sealing) -> Result<Receipt, ArchiveError> {
-        let idle =
-            self.staging.rows() == 0 && self.moves(&sealing.checkpoint).is_empty() && sealing.state == self.state;
+        let idle = self.staging.rows() == 0 && self.moves(sealing).is_empty() && sealing.state == self.state;
         if !self.broken && idle {
             let checkpoint = self.checkpoint();
             return Ok(Receipt { checkpoint, rows: 0, files: 0, bytes: 0, tables: Vec::new(), type_clashes: 0 });
         }
         self.guarded(|archive| {
+            archive.check_held(&sealing.checkpoint).inspect_err(|_| archive.staging.discard())?;
             let mut entry = archive.prepare(sealing).inspect_err(|_| archive.staging.discard())?;
             archive.commit(&mut entry)?;
             seal::place(archive.place.store.as_ref(), &entry)?;
@@ -33,27 +33,46 @@ impl Archive {
         })
     }
 
-    /// The positions by which each partition has moved since the last seal.
-    fn moves(&self, checkpoint: &Checkpoint) -> Vec<Stretch> {
+    /// The positions by which each partition has moved since the last seal, and identities that have changed.
+    fn moves(&self, sealing: &Sealing) -> Vec<Stretch> {
         let stretch = |now: &PartitionPosition| {
             let name = (now.source.clone(), now.partition.clone());
             let known = self.held.get(&name).and_then(|holding| holding.at.as_ref());
-            let known = known.filter(|known| known.identity == now.identity);
+            let known = known.filter(|known| now.identity == identity_now(known, &sealing.identified));
             // Of a shared one the archive knows better: what the flow says may be older than a claim.
             let moved = match known {
                 Some(known) if self.shared.contains(&now.source) => now.position > known.position,
-                Some(known) => now.position != known.position,
+                Some(known) => now.position != known.position || now.identity != known.identity,
                 None => !self.shared.contains(&now.source) || self.held.contains_key(&name),
             };
+            let was = known.map(|known| &known.identity).filter(|was| **was != now.identity);
             moved.then(|| Stretch {
                 source: now.source.clone(),
                 partition: now.partition.clone(),
                 identity: now.identity.clone(),
+                was: was.cloned(),
                 start: known.map(|known| known.position),
                 end: now.position,
             })
         };
-        checkpoint.partitions.iter().filter_map(stretch).collect()
+        sealing.checkpoint.partitions.iter().filter_map(stretch).collect()
+    }
+
+    /// Shared partitions of which something was read since the last seal have to be this chain's.
+    fn check_held(&self, checkpoint: &Checkpoint) -> Result<(), ArchiveError> {
+        for now in checkpoint.partitions.iter().filter(|now| self.shared.contains(&now.source)) {
+            let name = (now.source.clone(), now.partition.clone());
+            if self.held.contains_key(&name) {
+                continue;
+            }
+            let (by, left_at) = self.lost.get(&name).map_or(("no other chain", None), |(by, at)| (by, Some(*at)));
+            if left_at.is_none_or(|left_at| now.position > left_at) {
+                let path = PathBuf::from(self.place.store.show(&self.place.keys.chain(&self.chain)));
+                let (source_name, partition) = name;
+                return Err(ArchiveError::Taken { path, source_name, partition, by: by.to_owned() });
+            }
+        }
+        Ok(())
     }
 
     /// Puts the entry at the end of the chain, behind claims that have come meanwhile. When this returns without an error, its
@@ -107,7 +126,9 @@ impl Archive {
             if spans.iter().any(|span| span.source == name.0 && span.partition == name.1) {
                 return Err(ArchiveError::Taken { path, source_name: name.0, partition: name.1, by: given.to });
             }
-            self.held.remove(&name);
+            if let Some(Holding { at, .. }) = self.held.remove(&name) {
+                self.lost.insert(name, (given.to.clone(), at.map_or(0, |at| at.position)));
+            }
             self.given.push(given);
         }
         self.number = there.number + 1;
@@ -116,7 +137,7 @@ impl Archive {
 
     /// Ends the staged files, durably, and says what shall be sealed.
     pub(crate) fn prepare(&mut self, sealing: &Sealing) -> Result<Entry, ArchiveError> {
-        let spans = self.moves(&sealing.checkpoint);
+        let spans = self.moves(sealing);
         let ranges = serde_json::to_string(&spans).expect("positions are JSON");
         let mut footer = vec![KeyValue::new("headrig.position_range".to_owned(), ranges)];
         let watermark = sealing.watermark;
@@ -137,7 +158,7 @@ impl Archive {
             writer: self.writer.clone(),
             holds: self.holds(&sealing.checkpoint, &spans),
             given: self.given.clone(),
-            act: Act::Seal(Seal { watermark_us, spans, records, filtered, files, state }),
+            act: Act::Seal(Seal { watermark_us, spans, records, filtered, files, kept: self.kept.clone(), state }),
         })
     }
 
@@ -201,4 +222,13 @@ impl Archive {
             tracing::warn!(%error, "cannot tidy the archive up behind a seal; it is tried again later");
         }
     }
+}
+
+/// The identity that a partition has behind these changes.
+fn identity_now<'i>(known: &'i PartitionPosition, changes: &'i [Identified]) -> &'i str {
+    let its = changes.iter().filter(|change| change.source == known.source && change.partition == known.partition);
+    its.fold(
+        known.identity.as_str(),
+        |identity, change| if change.before == identity { &change.after } else { identity },
+    )
 }

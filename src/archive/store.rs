@@ -29,6 +29,9 @@ pub(crate) trait Store: fmt::Debug + Send + Sync {
     /// Its length in bytes; `None` where there is none.
     fn size(&self, key: &str) -> Result<Option<u64>, ArchiveError>;
 
+    /// `length` bytes of an object from byte `start` on; fewer where it ends before.
+    fn range(&self, key: &str, start: u64, length: u64) -> Result<Vec<u8>, ArchiveError>;
+
     /// Names directly below `folder`, of objects and of folders, in order; none where there is no such folder.
     fn list(&self, folder: &str) -> Result<Vec<String>, ArchiveError>;
 

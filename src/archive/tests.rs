@@ -598,3 +598,101 @@ fn old_seals_are_folded_and_nothing_is_forgotten() {
     let (_, opened) = Archive::open(plan(root.path(), &["date"]), EventTime::from_micros(START)).unwrap();
     assert_eq!((opened.own, opened.state), (at(seals), vec![seals as u8; 5_000]));
 }
+
+fn flaws(root: &Path, deep: bool) -> Vec<String> {
+    let report = super::verify(root.to_str().unwrap(), deep, |_, _| {}).unwrap();
+    let shown = |finding: &super::Finding| {
+        format!("{:?} {}", finding.flaw, finding.detail.replace(root.to_str().unwrap(), "A"))
+    };
+    report.findings.iter().map(shown).collect()
+}
+
+#[test]
+fn verify_finds_nothing_in_a_sound_archive_and_names_each_flaw() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut archive, _) = open(root.path());
+    for round in 0..4 {
+        archive.write_events(&events(round * 3, 3)).unwrap();
+        archive.seal(&Sealing { records: 5, filtered: 2, ..sealing(10 * (round as u64 + 1)) }).unwrap();
+    }
+    archive.write_events(&events(12, 3)).unwrap();
+    let mut unplaced = archive.prepare(&Sealing { records: 3, ..sealing(50) }).unwrap();
+    let home = root.path().join("_headrig/auto/chains/main");
+    assert_eq!(flaws(root.path(), true), Vec::<String>::new(), "what is staged is no flaw");
+    let report = super::verify(root.path().to_str().unwrap(), false, |_, _| {}).unwrap();
+    assert_eq!((report.notes.len(), report.pipelines[0].records, report.pipelines[0].rows["data"]), (1, 20, 12));
+
+    archive.commit(&mut unplaced).unwrap();
+    assert_eq!(flaws(root.path(), false).len(), 1);
+    assert!(flaws(root.path(), false)[0].starts_with("Unplaced "), "{:?}", flaws(root.path(), false));
+    drop(archive);
+    drop(open(root.path()));
+    assert_eq!(flaws(root.path(), true), Vec::<String>::new());
+
+    let data = files(&root.path().join("data"));
+    let sound = fs::read(&data[0]).unwrap();
+    // The last byte before the footer's length is within the footer; one in the middle is a value.
+    let mut damaged = sound.clone();
+    damaged[60] ^= 0x55;
+    fs::write(&data[0], &damaged).unwrap();
+    assert_eq!(flaws(root.path(), true).len(), 1);
+    fs::write(&data[0], &sound[1..]).unwrap();
+    assert!(flaws(root.path(), false)[0].starts_with("Differs "));
+    fs::remove_file(&data[0]).unwrap();
+    assert!(flaws(root.path(), false)[0].starts_with("MissingFile A/data/date="));
+    fs::write(&data[0], &sound).unwrap();
+    fs::write(data[0].with_file_name("copy.parquet"), &sound).unwrap();
+    assert_eq!(flaws(root.path(), false), ["Orphan A/data/date=2026-05-06/copy.parquet is in no seal"]);
+    fs::remove_file(data[0].with_file_name("copy.parquet")).unwrap();
+
+    let second = home.join("000000000002.json");
+    let entry = fs::read_to_string(&second).unwrap();
+    for (from, to, expected) in [
+        ("\"start\": 10", "\"start\": 11", "Gap stdin of source in: positions 10 to 11"),
+        ("\"start\": 10", "\"start\": 7", "Overlap stdin of source in: positions 7 to 10"),
+        (
+            "\"records\": 5",
+            "\"records\": 6",
+            "Unaccounted seal 2 of chain main has 6 records, of which 5 are rows, dead letters or filtered out",
+        ),
+    ] {
+        fs::write(&second, entry.replace(from, to)).unwrap();
+        assert_eq!(flaws(root.path(), false), [expected]);
+    }
+    fs::remove_file(&second).unwrap();
+    let found = flaws(root.path(), false);
+    assert!(found.iter().any(|f| f == "MissingEntry chain main has no entries 2 to 2"), "{found:?}");
+    assert!(found.iter().any(|f| f.starts_with("Gap ")) && found.iter().any(|f| f.starts_with("Orphan ")), "{found:?}");
+}
+
+#[test]
+fn a_partition_whose_identity_grows_stays_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut archive, _) = open(root.path());
+    let mut checkpoint = at(10);
+    archive.seal(&Sealing { checkpoint: checkpoint.clone(), ..Sealing::default() }).unwrap();
+    for (before, after, position) in [("x", "y", 10), ("y", "z", 25)] {
+        checkpoint.identify("in", "stdin", before, after);
+        checkpoint.partitions[0].position = position;
+        let change = |before: &str, after: &str| super::Identified {
+            source: "in".to_owned(),
+            partition: "stdin".to_owned(),
+            before: before.to_owned(),
+            after: after.to_owned(),
+        };
+        let identified = vec![change("other", "y"), change(before, after)];
+        archive.seal(&Sealing { checkpoint: checkpoint.clone(), identified, ..Sealing::default() }).unwrap();
+        assert_eq!(flaws(root.path(), false), Vec::<String>::new());
+    }
+    // A file of that name that is another one begins at its own beginning.
+    checkpoint.partitions[0] =
+        PartitionPosition { identity: "new".to_owned(), position: 5, ..checkpoint.partitions[0].clone() };
+    archive.seal(&Sealing { checkpoint: checkpoint.clone(), ..Sealing::default() }).unwrap();
+    assert_eq!(flaws(root.path(), false), Vec::<String>::new());
+    checkpoint.partitions.clear();
+    archive.write_events(&events(0, 1)).unwrap();
+    archive.seal(&Sealing { checkpoint, records: 1, ..Sealing::default() }).unwrap();
+    drop(archive);
+    assert_eq!(open(root.path()).1, Checkpoint::default(), "what the flow forgets is forgotten");
+    assert_eq!(flaws(root.path(), false), Vec::<String>::new());
+}

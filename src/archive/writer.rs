@@ -46,6 +46,14 @@ pub(crate) struct Place {
     lock: Option<File>,
 }
 
+#[cfg(test)]
+impl Place {
+    /// A place of one pipeline without a lock, whose files are filled in `scratch`.
+    pub(crate) fn unlocked(store: Arc<dyn Store>, pipeline: &str, scratch: PathBuf) -> Self {
+        Self { store, keys: Keys::new(pipeline), scratch, lock: None }
+    }
+}
+
 /// An archive open for writing, by one thread. Of several writers of one chain one gets on. Dropping it makes nothing
 /// visible.
 #[derive(Debug)]
@@ -56,6 +64,8 @@ pub struct Archive {
     pub(crate) place: Place,
     /// Sources whose partitions have to be claimed.
     pub(super) shared: Vec<String>,
+    /// Tables that are written.
+    pub(super) kept: Vec<Kind>,
     data: Table,
     dead: Table,
     alerts: Table,
@@ -63,6 +73,8 @@ pub struct Archive {
     pub(super) staging: Staging,
     pub(super) held: BTreeMap<Name, Holding>,
     pub(super) given: Vec<chain::Given>,
+    /// Partitions that others have claimed since the start, who, and how far this writer had read them by then.
+    pub(super) lost: BTreeMap<Name, (String, u64)>,
     /// Number of the next entry.
     pub(super) number: u64,
     /// What the newest seal kept, and where.
@@ -113,6 +125,7 @@ impl Archive {
         }
         staging::clear(&place.scratch)?;
         let state = sealed.as_ref().map(|sealed| seal::state(place.store.as_ref(), sealed)).transpose()?;
+        let watermark = sealed.as_ref().and_then(|sealed| sealed.watermark_us).map(EventTime::from_micros);
         let writer = format!("{}-{writer_started}", std::process::id());
         let number = newest.as_ref().map_or(1, |entry| entry.number + 1);
         let crew = Arc::new(Crew::new(plan.threads, &place.scratch)?);
@@ -120,6 +133,7 @@ impl Archive {
         let footer = plan::fixed_footer(&plan, &writer);
         let window = |w: &WindowSchema| (w.window.clone(), plan::window_table(w, &footer));
         let mut archive = Self {
+            kept: plan.config.tables.value.clone(),
             data: plan::data_table(&plan, &footer),
             dead: plan::plain_table(Kind::Dead, table::dead_schema(), "ts", &["raw", "raw_bytes"], &footer),
             alerts: plan::plain_table(Kind::Alerts, table::alert_schema(), columns::WINDOW_END, &["id"], &footer),
@@ -131,6 +145,7 @@ impl Archive {
             place,
             staging,
             held: BTreeMap::new(),
+            lost: BTreeMap::new(),
             given: newest.map(|entry| entry.given).unwrap_or_default(),
             number,
             state: state.unwrap_or_default(),
@@ -139,7 +154,7 @@ impl Archive {
             broken: false,
         };
         let known = archive.resume()?;
-        let opened = Opened { own: archive.checkpoint(), known, state: archive.state.clone() };
+        let opened = Opened { own: archive.checkpoint(), known, state: archive.state.clone(), watermark };
         Ok((archive, opened))
     }
 
@@ -163,12 +178,14 @@ impl Archive {
     fn hold(&mut self, holders: impl IntoIterator<Item = (Name, claim::Holder)>) {
         for (name, claim::Holder { at, epoch, .. }) in holders {
             self.given.retain(|given| (given.source.as_str(), given.partition.as_str()) != (&name.0, &name.1));
+            self.lost.remove(&name);
             self.held.insert(name, Holding { at, epoch });
         }
     }
 
     /// Makes partitions of shared sources this writer's own, whoever holds them now, and returns where each goes on; one that
-    /// nobody has read is not among them. Seal first: where rows are staged, this goes by what the writer knew at its last seal.
+    /// nobody has read is not among them. What was staged before has to be sealed first: rows of a partition that another
+    /// has claimed meanwhile show only then.
     ///
     /// # Errors
     /// When the claims cannot be put. Which of them were is found out by claiming again.

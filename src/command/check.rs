@@ -1,13 +1,18 @@
-//! `headrig check`: every mistake of every file, with its place and its remedy.
+//! `headrig check`: every mistake of every file, with its place and its remedy; with `--connect` also what cannot be reached.
 
 use super::load::PipelineFile;
 use super::{EXIT_CONFIG, report};
 use crate::config;
+use crate::place::Problem;
+use crate::source::Setting;
+use crate::telemetry::metrics::SelfMetrics;
+use crate::time::clock::{Clock, SystemClock};
 use anyhow::Context;
 use clap::ValueEnum;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// `headrig check`
 #[derive(Debug, clap::Args)]
@@ -16,6 +21,10 @@ pub(super) struct Args {
     /// Pipeline files.
     #[arg(required = true)]
     files: Vec<PathBuf>,
+    /// Also tries sources, receivers and the archive of files that are sound: names, ports, logins, TLS, topics, folders. Reads no record, sends
+    /// nothing and leaves nothing behind.
+    #[arg(long)]
+    connect: bool,
     /// How mistakes are printed: text on stderr, or one JSON array on stdout.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -27,13 +36,20 @@ enum Format {
     Json,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Args, clock: SystemClock) -> anyhow::Result<ExitCode> {
+    let clock: Arc<dyn Clock> = Arc::new(clock);
     let mut found = Vec::new();
     for path in &args.files {
         let file = PipelineFile::read(path)?;
         match file.plan() {
-            Ok(plan) if args.format == Format::Text => report::line(&format!("{}: {}", file.name(), summary(&plan))),
-            Ok(_) => {}
+            Ok(plan) => {
+                let problems = if args.connect { unreachable_parts(&plan, &clock) } else { Vec::new() };
+                if !problems.is_empty() {
+                    found.push((file.name(), problems));
+                } else if args.format == Format::Text {
+                    report::line(&format!("{}: {}", file.name(), summary(&plan, args.connect)));
+                }
+            }
             Err(problems) => found.push((file.name(), problems)),
         }
     }
@@ -52,9 +68,28 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) })
 }
 
-fn summary(plan: &config::Plan) -> String {
+/// Everything that the plan names and that cannot be reached.
+fn unreachable_parts(plan: &config::Plan, clock: &Arc<dyn Clock>) -> Vec<Problem> {
+    let telemetry = SelfMetrics::new();
+    // Nothing is written below it by a probe.
+    let data_dir = std::env::temp_dir();
+    let setting = Setting {
+        pipeline: &plan.pipeline,
+        data_dir: &data_dir,
+        instance: None,
+        archived: plan.archive.is_some(),
+        telemetry: &telemetry,
+    };
+    let sources = plan.sources.iter().filter_map(|(name, source)| source.probe(name, Arc::clone(clock), &setting));
+    let archive = plan.archive.iter().filter_map(crate::archive::Config::probe);
+    let receivers = plan.notify.iter().filter_map(|(_, receiver)| receiver.probe());
+    sources.chain(archive).chain(receivers).collect()
+}
+
+fn summary(plan: &config::Plan, reached: bool) -> String {
     format!(
-        "sound: pipeline {} with {} sources, {} transforms, {} metrics, {} windows, {} alerts",
+        "sound{}: pipeline {} with {} sources, {} transforms, {} metrics, {} windows, {} alerts",
+        if reached { ", and all of it can be reached" } else { "" },
         plan.pipeline,
         plan.sources.len(),
         plan.transforms.len(),

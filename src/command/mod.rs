@@ -14,6 +14,7 @@ mod run;
 mod schema;
 mod signals;
 mod surface;
+mod verify;
 
 use crate::time::clock::SystemClock;
 use clap::{Parser, Subcommand};
@@ -37,6 +38,8 @@ enum Command {
     Run(run::Args),
     /// Validates pipeline files and prints every mistake with line, column and remedy.
     Check(check::Args),
+    /// Proves from an archive alone that each position is there exactly once, and names what is wrong.
+    Verify(verify::Args),
     /// Writes deterministic Fly-enveloped structlog lines.
     Generate(generate::Args),
     /// Prints the JSON Schema of the pipeline file.
@@ -51,7 +54,8 @@ pub fn run(cli: Cli) -> ExitCode {
     let clock = SystemClock::start();
     let done = match cli.command {
         Command::Run(args) => run::run(&args, clock),
-        Command::Check(args) => check::run(&args),
+        Command::Check(args) => check::run(&args, clock),
+        Command::Verify(args) => verify::run(&args),
         Command::Generate(args) => generate::run(args, &clock).map(|()| ExitCode::SUCCESS),
         Command::Schema(args) => schema::run(&args),
     };

@@ -32,9 +32,8 @@ pub(super) struct Assignment {
     pub(super) own_time: Option<u16>,
     pub(super) envelope_time: Option<u16>,
     pub(super) texts: Vec<Put>,
-    pub(super) ints: Vec<Put>,
-    pub(super) floats: Vec<Put>,
-    pub(super) bools: Vec<Put>,
+    /// Columns of integers, floats and booleans.
+    pub(super) numbers: Vec<Put>,
     /// Columns of times besides `ts`.
     pub(super) times: Vec<Put>,
     pub(super) jsons: Vec<(u16, Vec<Part>)>,
@@ -126,15 +125,15 @@ impl Assignment {
                 Kinds::TEXT
             }
             ColumnType::Int => {
-                self.ints.push(put);
+                self.numbers.push(put);
                 Kinds::INT
             }
             ColumnType::Float => {
-                self.floats.push(put);
+                self.numbers.push(put);
                 Kinds::INT.or(Kinds::FLOAT)
             }
             ColumnType::Bool => {
-                self.bools.push(put);
+                self.numbers.push(put);
                 Kinds::BOOL
             }
             ColumnType::Timestamp => {
@@ -152,7 +151,7 @@ impl Assignment {
 
     /// Values of columns that nobody reads are checked, but not kept. Times are, as the event's time is one of them.
     fn drop_unneeded(&mut self, needed: &[bool]) {
-        for puts in [&mut self.texts, &mut self.ints, &mut self.floats, &mut self.bools] {
+        for puts in [&mut self.texts, &mut self.numbers] {
             puts.retain(|put| needed[usize::from(put.column)]);
         }
         self.jsons.retain(|(column, _)| needed[usize::from(*column)]);

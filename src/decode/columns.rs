@@ -13,48 +13,44 @@ use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffe
 use arrow::datatypes::SchemaRef;
 use std::sync::Arc;
 
-/// Which rows have a value: a bit each, from the first row on. Nothing is kept as long as all have one.
+/// Which rows have no value, as ranges: what has one costs nothing.
 #[derive(Debug, Default)]
-struct Valid {
-    words: Vec<u64>,
-    has_gaps: bool,
-}
+struct Gaps(Vec<(u32, u32)>);
 
-impl Valid {
+impl Gaps {
     /// The rows from `filled` to `row` have no value.
-    #[cold]
-    fn gap(&mut self, filled: usize, row: usize) {
-        if !self.has_gaps {
-            self.has_gaps = true;
-            self.words.resize(filled / 64, u64::MAX);
-            self.words.push((1 << (filled % 64)) - 1);
-        }
-        self.words.resize(row / 64 + 1, 0);
-    }
-
-    /// The row has a value.
     #[inline]
-    fn set(&mut self, row: usize) {
-        if self.has_gaps {
-            if row / 64 >= self.words.len() {
-                self.words.push(0);
-            }
-            self.words[row / 64] |= 1 << (row % 64);
-        }
+    fn add(&mut self, filled: usize, row: usize) {
+        self.0.push((filled as u32, row as u32));
     }
 
-    /// The bits of `rows` rows, of which `filled` were told; `None` when all are set.
+    /// A bit for each of `rows` rows, of which `filled` were told; `None` when all have a value.
     fn finish(&mut self, filled: usize, rows: usize) -> Option<NullBuffer> {
         if filled < rows {
-            self.gap(filled, rows);
+            self.add(filled, rows);
         }
-        if !std::mem::take(&mut self.has_gaps) {
+        if self.0.is_empty() {
             return None;
         }
-        let words = std::mem::take(&mut self.words);
-        self.words.reserve(words.len());
+        let mut words = vec![u64::MAX; rows.div_ceil(64)];
+        for (start, end) in self.0.drain(..) {
+            clear(&mut words, start as usize, end as usize);
+        }
         Some(NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(words), 0, rows)))
     }
+}
+
+/// Clears the bits from `start` to `end`, of which there is one at least.
+fn clear(words: &mut [u64], start: usize, end: usize) {
+    let (first, last) = (start / 64, (end - 1) / 64);
+    let (before, behind) = ((1 << (start % 64)) - 1, (u64::MAX << ((end - 1) % 64)) << 1);
+    if first == last {
+        words[first] &= before | behind;
+        return;
+    }
+    words[first] &= before;
+    words[first + 1..last].fill(0);
+    words[last] &= behind;
 }
 
 /// Texts, back to back.
@@ -64,12 +60,12 @@ pub(super) struct Texts {
     /// Where each row's text begins, and where the last one ends. Offsets stay far below 2 GiB: a batch is bounded by
     /// `limits::BATCH_BYTES` and one record, and no text grows more than sixfold.
     offsets: Vec<i32>,
-    valid: Valid,
+    gaps: Gaps,
 }
 
 impl Default for Texts {
     fn default() -> Self {
-        Self { bytes: Vec::new(), offsets: vec![0], valid: Valid::default() }
+        Self { bytes: Vec::new(), offsets: vec![0], gaps: Gaps::default() }
     }
 }
 
@@ -89,9 +85,9 @@ impl Texts {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn skip(&mut self, row: usize) {
-        self.valid.gap(self.rows(), row);
+        self.gaps.add(self.rows(), row);
         self.offsets.resize(row + 1, self.bytes.len() as i32);
     }
 
@@ -99,21 +95,20 @@ impl Texts {
     pub(super) fn push(&mut self, row: usize, text: &[u8]) {
         self.reach(row);
         self.bytes.extend_from_slice(text);
-        self.close(row);
+        self.close();
     }
 
     #[inline]
-    fn close(&mut self, row: usize) {
+    fn close(&mut self) {
         self.offsets.push(self.bytes.len() as i32);
-        self.valid.set(row);
     }
 
     /// The same for the text at `range` of `bytes`, which is faster where more bytes follow.
     #[inline]
     pub(super) fn push_cut(&mut self, row: usize, bytes: &[u8], range: std::ops::Range<usize>) {
         self.reach(row);
-        let length = range.len();
-        match bytes.get(range.start..).and_then(<[u8]>::first_chunk::<SHORT>) {
+        let length = range.end - range.start;
+        match bytes.get(range.start..range.start + SHORT) {
             Some(piece) if length <= SHORT => {
                 let behind = self.bytes.len() + length;
                 self.bytes.extend_from_slice(piece);
@@ -121,7 +116,7 @@ impl Texts {
             }
             _ => self.bytes.extend_from_slice(&bytes[range]),
         }
-        self.close(row);
+        self.close();
     }
 
     fn finish(&mut self, rows: usize) -> ArrayRef {
@@ -132,7 +127,7 @@ impl Texts {
         self.offsets.reserve(offsets.len());
         self.offsets.push(0);
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
-        let texts = StringArray::try_new(offsets, Buffer::from_vec(bytes), self.valid.finish(filled, rows));
+        let texts = StringArray::try_new(offsets, Buffer::from_vec(bytes), self.gaps.finish(filled, rows));
         Arc::new(texts.expect("only whole, checked texts were appended"))
     }
 }
@@ -141,18 +136,22 @@ impl Texts {
 #[derive(Debug, Default)]
 pub(super) struct Numbers<T> {
     values: Vec<T>,
-    valid: Valid,
+    gaps: Gaps,
 }
 
 impl<T: Copy + Default> Numbers<T> {
     #[inline]
     pub(super) fn push(&mut self, row: usize, value: T) {
         if self.values.len() < row {
-            self.valid.gap(self.values.len(), row);
-            self.values.resize(row, T::default());
+            self.skip(row);
         }
         self.values.push(value);
-        self.valid.set(row);
+    }
+
+    #[inline(never)]
+    fn skip(&mut self, row: usize) {
+        self.gaps.add(self.values.len(), row);
+        self.values.resize(row, T::default());
     }
 
     fn finish(&mut self, rows: usize) -> (Vec<T>, Option<NullBuffer>) {
@@ -160,7 +159,7 @@ impl<T: Copy + Default> Numbers<T> {
         self.values.resize(rows, T::default());
         let values = std::mem::take(&mut self.values);
         self.values.reserve(values.len());
-        (values, self.valid.finish(filled, rows))
+        (values, self.gaps.finish(filled, rows))
     }
 }
 
@@ -171,9 +170,10 @@ pub(super) enum Builder {
     Int(Numbers<i64>),
     Float(Numbers<f64>),
     Bool(Numbers<bool>),
-    Text(Texts),
-    /// JSON as its text, and memory to write it in.
-    Json(Texts, Vec<u8>),
+    /// Its texts are in [`Columns::texts`], so that they are found without asking what the column is.
+    Text,
+    /// JSON as its text; memory to write it in.
+    Json(Vec<u8>),
 }
 
 impl Builder {
@@ -183,18 +183,9 @@ impl Builder {
             ColumnType::Int => Self::Int(Numbers::default()),
             ColumnType::Float => Self::Float(Numbers::default()),
             ColumnType::Bool => Self::Bool(Numbers::default()),
-            ColumnType::Text => Self::Text(Texts::default()),
-            ColumnType::Json => Self::Json(Texts::default(), Vec::new()),
+            ColumnType::Text => Self::Text,
+            ColumnType::Json => Self::Json(Vec::new()),
         }
-    }
-
-    /// A column that is known to hold text.
-    #[inline]
-    pub(super) fn texts(&mut self) -> &mut Texts {
-        let (Self::Text(texts) | Self::Json(texts, _)) = self else {
-            unreachable!("the caller knows that this is a text column")
-        };
-        texts
     }
 
     /// Appends to a column that is known to hold times.
@@ -204,16 +195,16 @@ impl Builder {
         times.push(row, micros);
     }
 
-    fn is_empty(&self) -> bool {
+    fn is_empty(&self, texts: &Texts) -> bool {
         match self {
             Self::Timestamp(column) | Self::Int(column) => column.values.is_empty(),
             Self::Float(column) => column.values.is_empty(),
             Self::Bool(column) => column.values.is_empty(),
-            Self::Text(texts) | Self::Json(texts, _) => texts.rows() == 0,
+            Self::Text | Self::Json(_) => texts.rows() == 0,
         }
     }
 
-    fn finish(&mut self, rows: usize) -> ArrayRef {
+    fn finish(&mut self, texts: &mut Texts, rows: usize) -> ArrayRef {
         match self {
             Self::Timestamp(column) => {
                 let (values, nulls) = column.finish(rows);
@@ -231,7 +222,7 @@ impl Builder {
                 let (values, nulls) = column.finish(rows);
                 Arc::new(BooleanArray::new(values.into(), nulls))
             }
-            Self::Text(texts) | Self::Json(texts, _) => texts.finish(rows),
+            Self::Text | Self::Json(_) => texts.finish(rows),
         }
     }
 }
@@ -240,6 +231,8 @@ impl Builder {
 #[derive(Debug)]
 pub(super) struct Columns {
     pub(super) builders: Vec<Builder>,
+    /// One for each column, of which only those of text are used.
+    pub(super) texts: Vec<Texts>,
     /// The number of the row that is being built, from the batch's first.
     pub(super) row: usize,
     /// Whether anybody reads the column; nulls otherwise.
@@ -258,6 +251,7 @@ impl Columns {
                 .map(|(needed, field)| *needed || !field.is_nullable())
                 .collect(),
             builders: schema.columns.iter().map(|column| Builder::new(column.kind)).collect(),
+            texts: schema.columns.iter().map(|_| Texts::default()).collect(),
             row: 0,
             nulls: schema.columns.iter().map(|column| new_null_array(&column.kind.arrow(), 0)).collect(),
             arrow: Arc::clone(&schema.arrow),
@@ -270,9 +264,10 @@ impl Columns {
     /// When a row has no value for a column that is never null: a bug of the decoder.
     pub(super) fn finish(&mut self) -> RecordBatch {
         let rows = std::mem::take(&mut self.row);
-        let finish = |((builder, nulls), needed): ((&mut Builder, &mut ArrayRef), &bool)| {
-            if !builder.is_empty() {
-                let column = builder.finish(rows);
+        let columns = self.builders.iter_mut().zip(&mut self.texts).zip(&mut self.nulls).zip(&self.needed);
+        let finish = |(((builder, texts), nulls), needed): (((&mut Builder, &mut Texts), &mut ArrayRef), &bool)| {
+            if !builder.is_empty(texts) {
+                let column = builder.finish(texts, rows);
                 if *needed {
                     return column;
                 }
@@ -282,7 +277,44 @@ impl Columns {
             }
             nulls.slice(0, rows)
         };
-        let arrays = self.builders.iter_mut().zip(&mut self.nulls).zip(&self.needed).map(finish).collect();
+        let arrays = columns.map(finish).collect();
         RecordBatch::try_new(Arc::clone(&self.arrow), arrays).expect("columns that are never null get each row's value")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::AsArray;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn rows_that_were_not_told_are_null(
+            texts in proptest::collection::vec(proptest::option::weighted(0.6, "[a-zé]{0,40}"), 0..300)
+        ) {
+            let mut column = Texts::default();
+            // The second time it has been used before.
+            for _ in 0..2 {
+                for (row, text) in texts.iter().enumerate() {
+                    let Some(text) = text else { continue };
+                    let around = format!("ab{text}{}", "c".repeat(row % 40));
+                    column.push_cut(row, around.as_bytes(), 2..2 + text.len());
+                }
+                let array = column.finish(texts.len());
+                let found: Vec<Option<&str>> = array.as_string::<i32>().iter().collect();
+                prop_assert_eq!(found, texts.iter().map(Option::as_deref).collect::<Vec<_>>());
+            }
+        }
+
+        #[test]
+        fn bits_are_cleared_from_start_to_end(start in 0usize..200, length in 1usize..200) {
+            let mut words = [u64::MAX; 7];
+            clear(&mut words, start, start + length);
+            for bit in 0..448 {
+                let is_set = words[bit / 64] >> (bit % 64) & 1 == 1;
+                prop_assert_eq!(is_set, !(start..start + length).contains(&bit));
+            }
+        }
     }
 }

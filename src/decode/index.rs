@@ -9,6 +9,8 @@ use wide::u8x16;
 #[derive(Debug, Default)]
 pub(super) struct Index {
     words: Vec<u64>,
+    /// The record's byte that the first bit stands for.
+    from: usize,
     is_ascii: bool,
 }
 
@@ -17,14 +19,17 @@ const LANES: usize = 16;
 const WORD: usize = 64;
 
 impl Index {
-    /// Indexes another record.
-    pub(super) fn build(&mut self, record: &[u8]) {
+    /// Indexes another record, the first `end` of `bytes`, from `from` on. What is behind it may be indexed, too, up to
+    /// the end of a word.
+    pub(super) fn build(&mut self, bytes: &[u8], from: usize, end: usize) {
         self.words.clear();
+        self.from = from;
         let mut all = u8x16::ZERO;
-        let (whole, rest) = record.as_chunks::<WORD>();
-        self.words.extend(whole.iter().map(|chunk| word(chunk, &mut all)));
-        if !rest.is_empty() {
-            // What is behind the record counts as control characters.
+        let words = (end - from).div_ceil(WORD);
+        let (whole, rest) = bytes[from..].as_chunks::<WORD>();
+        self.words.extend(whole.iter().take(words).map(|chunk| word(chunk, &mut all)));
+        if whole.len() < words {
+            // What is behind the last record counts as control characters.
             let mut last = [0; WORD];
             last[..rest.len()].copy_from_slice(rest);
             self.words.push(word(&last, &mut all));
@@ -32,24 +37,28 @@ impl Index {
         self.is_ascii = all.to_bitmask() == 0;
     }
 
-    /// Whether no byte of the record is above 0x7f.
+    /// Whether surely no byte of the record is above 0x7f. (What was indexed behind it may have been.)
     pub(super) fn is_ascii(&self) -> bool {
         self.is_ascii
     }
 
-    /// The first quote, backslash or control character from `at` on. Behind the record's end there may be one more.
-    #[inline]
+    /// The first quote, backslash or control character from `at` on, which was indexed. Behind the record's end there
+    /// may be more of them.
+    #[inline(always)]
     pub(super) fn next(&self, at: usize) -> Option<usize> {
-        let mut number = at / WORD;
-        let ahead = self.words.get(number)? >> (at % WORD);
-        if ahead != 0 {
-            return Some(at + ahead.trailing_zeros() as usize);
-        }
+        let place = at - self.from;
+        let ahead = self.words.get(place / WORD)? >> (place % WORD);
+        if ahead != 0 { Some(at + ahead.trailing_zeros() as usize) } else { self.next_word(place / WORD) }
+    }
+
+    /// The same, from the word behind this one on.
+    #[inline]
+    fn next_word(&self, mut number: usize) -> Option<usize> {
         loop {
             number += 1;
             let word = *self.words.get(number)?;
             if word != 0 {
-                return Some(number * WORD + word.trailing_zeros() as usize);
+                return Some(self.from + number * WORD + word.trailing_zeros() as usize);
             }
         }
     }
@@ -78,14 +87,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ends_are_where_they_are(record in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn ends_are_where_they_are(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300), from in 0usize..300, behind in 0usize..300
+        ) {
             let mut index = Index::default();
-            index.build(&record);
-            prop_assert_eq!(index.is_ascii(), record.is_ascii());
-            for at in 0..record.len() {
-                let end = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
-                let expected = record[at..].iter().position(end).map(|place| at + place);
-                prop_assert_eq!(index.next(at).filter(|place| *place < record.len()), expected);
+            let end = bytes.len() - behind.min(bytes.len());
+            let from = from.min(end);
+            index.build(&bytes, from, end);
+            prop_assert!(!index.is_ascii() || bytes[from..end].is_ascii());
+            prop_assert!(index.is_ascii() || !bytes[from..].is_ascii());
+            for at in from..end {
+                let stops = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+                let expected = bytes[at..end].iter().position(stops).map(|place| at + place);
+                prop_assert_eq!(index.next(at).filter(|place| *place < end), expected);
             }
         }
     }

@@ -14,48 +14,54 @@ use super::learn::{Ahead, Lesson};
 use crate::limits;
 use wide::u8x16;
 
-/// A literal, with what makes its comparison cheap: its first and its last 16 bytes.
+/// A literal, with what makes its comparison cheap: its first 32 bytes as vectors.
 #[derive(Debug)]
 struct Literal {
-    head: u8x16,
-    tail: u8x16,
-    /// A bit for each byte of `head` that counts.
-    mask: u32,
-    length: u32,
+    head: [u8x16; 2],
+    /// All bits of each byte of `head` that does not count.
+    spare: [u8x16; 2],
     bytes: Box<[u8]>,
 }
 
 const LANES: usize = 16;
+/// Bytes of a literal that are compared at once.
+const HEAD: usize = 2 * LANES;
 
-#[inline]
-fn lanes(bytes: &[u8], at: usize) -> Option<u8x16> {
-    bytes.get(at..)?.first_chunk().map(|chunk| u8x16::new(*chunk))
+fn vectors(bytes: &[u8; HEAD]) -> [u8x16; 2] {
+    let (lanes, _) = bytes.as_chunks::<LANES>();
+    [u8x16::new(lanes[0]), u8x16::new(lanes[1])]
 }
 
 impl Literal {
     fn new(bytes: &[u8]) -> Self {
-        let mut head = [0; LANES];
-        let length = bytes.len().min(LANES);
+        let (mut head, mut spare) = ([0; HEAD], [0xff; HEAD]);
+        let length = bytes.len().min(HEAD);
         head[..length].copy_from_slice(&bytes[..length]);
-        let tail = bytes.len().checked_sub(LANES).and_then(|at| lanes(bytes, at)).unwrap_or_default();
-        let mask = (1 << length) - 1;
-        Self { head: u8x16::new(head), tail, mask, length: bytes.len() as u32, bytes: bytes.into() }
+        spare[..length].fill(0);
+        Self { head: vectors(&head), spare: vectors(&spare), bytes: bytes.into() }
+    }
+
+    /// Whether the literal's first 32 bytes, or as many as it has, stand there.
+    #[inline(always)]
+    fn begins(&self, head: &[u8; HEAD]) -> bool {
+        let found = vectors(head);
+        let first = found[0].simd_eq(self.head[0]) | self.spare[0];
+        let second = found[1].simd_eq(self.head[1]) | self.spare[1];
+        (first & second).to_bitmask() == 0xffff
     }
 
     /// The place behind the literal, where it stands at `at`.
     #[inline(always)]
     fn behind(&self, record: &[u8], at: usize) -> Option<usize> {
-        let behind = at + self.length as usize;
-        let stands = match lanes(record, at) {
-            Some(head) if head.simd_eq(self.head).to_bitmask() & self.mask != self.mask => false,
-            Some(_) if self.length as usize <= LANES => true,
-            Some(_) if self.length as usize <= 2 * LANES => {
-                lanes(record, behind - LANES)?.simd_eq(self.tail).to_bitmask() == 0xffff
+        let behind = at + self.bytes.len();
+        let stands = match record.get(at..).and_then(<[u8]>::first_chunk) {
+            Some(chunk) => {
+                self.begins(chunk) && (self.bytes.len() <= HEAD || record.get(at..behind) == Some(&self.bytes))
             }
-            // Near the end of the batch, or longer.
-            _ => record.get(at..behind) == Some(&self.bytes),
+            // Near the end of the batch.
+            None => record.get(at..behind) == Some(&self.bytes),
         };
-        stands.then_some(behind)
+        if stands { Some(behind) } else { None }
     }
 }
 
@@ -67,25 +73,64 @@ enum Goal {
     End,
 }
 
+/// What stands behind a literal more often than not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    /// A text without escapes, whose quote belongs to the edge's `run`, in JSON as it stands or within a JSON string.
+    Text,
+    NestedText,
+    Number,
+    End,
+    /// Something for which there is no short way.
+    Other,
+}
+
+/// An edge of the tree, and the node that it leads to.
 #[derive(Debug)]
 struct Edge {
-    literal: Literal,
-    goal: Goal,
+    /// The literal, with the quote of the text that is expected behind it.
+    run: Literal,
+    /// Whether [`Layouts::chain`] can follow it: `run` can be compared at once, and something usual is behind it.
+    is_short: bool,
+    /// Bytes of `run`.
+    length: u32,
+    course: Course,
+    quote: Quote,
     /// Kinds of the value that may stand there.
     kinds: Kinds,
-    quote: Quote,
-    /// The node behind the value; at the record's end, the number of the layout.
-    next: u32,
-    /// The node's edge that is tried when this one leads nowhere.
+    /// Of the node's edges the one that is tried first.
+    first: u32,
+    /// The edge of the same node that is tried when this one leads nowhere.
     sibling: u32,
+    /// The number of the layout that is complete at the record's end.
+    layout: u32,
+    goal: Goal,
+    literal: Literal,
 }
 
 /// The beginning of a record, up to its message: for lines that one program wrote it is the same, values included.
 #[derive(Debug)]
 struct Opening {
     bytes: Box<[u8]>,
+    /// The bytes' end, which tells most openings apart.
+    tail: Literal,
     pieces: Box<[Piece]>,
     node: u32,
+}
+
+impl Opening {
+    #[inline]
+    fn begins(&self, record: &[u8]) -> bool {
+        let tail = self.bytes.len() - self.tail.bytes.len();
+        self.tail.behind(record, tail).is_some() && record.starts_with(&self.bytes)
+    }
+}
+
+/// How far a record was cut: up to a byte, behind a value; and up to a node.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    at: usize,
+    node: usize,
 }
 
 /// Openings that are remembered: programs × instances × levels that write at the same time.
@@ -97,13 +142,13 @@ const NONE: u32 = u32::MAX;
 /// The layouts of one decoder.
 #[derive(Debug)]
 pub(super) struct Layouts {
-    /// The edge of each node that is tried first.
-    nodes: Vec<u32>,
+    /// The first one leads to the root. A node has the number of the edge that leads to it.
     edges: Vec<Edge>,
     assignments: Vec<Assignment>,
     literal_bytes: usize,
-    /// The one that was met last is the first.
     openings: Vec<Opening>,
+    /// The one that gives way to the next one that is new.
+    oldest: usize,
     /// Texts that begin with a brace are JSON, and are not taken for text.
     text_is_json: bool,
 }
@@ -111,11 +156,11 @@ pub(super) struct Layouts {
 impl Layouts {
     pub(super) fn new(text_is_json: bool) -> Self {
         Self {
-            nodes: vec![NONE],
-            edges: Vec::new(),
+            edges: vec![Edge::new(b"", Goal::End, Kinds::ANY, Course::Other)],
             assignments: Vec::new(),
             literal_bytes: 0,
             openings: Vec::new(),
+            oldest: 0,
             text_is_json,
         }
     }
@@ -130,52 +175,97 @@ impl Layouts {
     /// Of the edges of a node at most one leads on: a literal that goes on where another ends has a brace or a bracket
     /// there, which begins no scalar.
     pub(super) fn cut(&mut self, bytes: &[u8], end: usize, cuts: &mut Cuts) -> Option<u32> {
-        if !cuts.begin(&bytes[..end]) {
+        let mut place = self.open(&bytes[..end], cuts);
+        if !cuts.begin(bytes, place.at, end) {
             return None;
         }
-        let (mut at, mut node) = self.open(bytes, cuts);
-        let mut message = None;
-        let is_known = at > 0;
-        loop {
-            let first = self.nodes[node];
-            let mut number = first;
-            let edge = loop {
-                let edge = self.edges.get(number as usize)?;
-                if let Some(behind) = edge.literal.behind(bytes, at)
-                    && let Some(after) = edge.cut(bytes, behind, end, self.text_is_json, cuts)
-                {
-                    if edge.goal == Goal::Value(Ahead::Nested) && message.is_none() && !is_known {
-                        message = Some((at, cuts.pieces.len() - 1, node));
-                    }
-                    at = after;
-                    break edge;
-                }
-                number = edge.sibling;
+        // The place before the first value that stands within a message, unless the opening was known.
+        let mut opening = None;
+        let is_known = place.at > 0;
+        let layout = loop {
+            let found = match opening {
+                None if !is_known => self.chain::<true>(bytes, end, &mut place, cuts),
+                _ => self.chain::<false>(bytes, end, &mut place, cuts),
             };
+            if found.is_some() {
+                break found;
+            }
+            let (before, pieces) = (place, cuts.pieces.len());
+            let edge = self.step(bytes, end, &mut place, cuts)?;
             if edge.goal == Goal::End {
-                let layout = edge.next;
-                if let Some((at, pieces, node)) = message {
-                    self.remember(&bytes[..at], &cuts.pieces[..pieces], node);
-                }
-                return Some(layout);
+                break Some(edge.layout);
             }
-            let next = edge.next as usize;
-            if number != first {
-                self.prefer(node, number);
+            if edge.goal == Goal::Value(Ahead::Nested) && opening.is_none() && !is_known {
+                opening = Some((before, pieces));
             }
-            node = next;
+        };
+        if let Some((before, pieces)) = opening {
+            self.remember(&bytes[..before.at], &cuts.pieces[..pieces], before.node);
         }
+        layout
+    }
+
+    /// Goes on along the edges that were taken last, as long as they have short literals and behind them texts without
+    /// escapes or numbers. Returns the layout when the record ends there; else `place` is how far it came. Most lines
+    /// are cut here from their messages to their ends, so there is nothing in the loop but that. When asked it halts before
+    /// a message's first value.
+    fn chain<const HALTS: bool>(&self, bytes: &[u8], end: usize, place: &mut Place, cuts: &mut Cuts) -> Option<u32> {
+        let (mut node, mut rest) = (place.node, &bytes[place.at..]);
+        let mut first = self.edges[node].first;
+        while let Some(edge) = self.edges.get(first as usize)
+            && edge.is_short
+            && !(HALTS && edge.goal == Goal::Value(Ahead::Nested))
+            && let Some(head) = rest.first_chunk()
+            && edge.run.begins(head)
+            && let Some(ahead) = rest.get(edge.length as usize..)
+        {
+            let at = bytes.len() - ahead.len();
+            let behind = match edge.course {
+                Course::NestedText => cut::plain(bytes, at, Quote::NESTED, cuts),
+                Course::Text => cut::plain(bytes, at, Quote::BARE, cuts),
+                Course::Number => cut::number(bytes, at, edge.kinds, cuts).and_then(|behind| bytes.get(behind..)),
+                Course::End if at == end => return Some(edge.layout),
+                Course::End | Course::Other => None,
+            };
+            let Some(behind) = behind else { break };
+            rest = behind;
+            node = first as usize;
+            first = edge.first;
+        }
+        *place = Place { at: bytes.len() - rest.len(), node };
+        None
+    }
+
+    /// Goes on by one literal and the value behind it, along whichever edge leads on and whatever value that is.
+    fn step(&mut self, bytes: &[u8], end: usize, place: &mut Place, cuts: &mut Cuts) -> Option<&Edge> {
+        let Place { at, node } = *place;
+        let first = self.edges[node].first;
+        let mut number = first;
+        let after = loop {
+            let edge = self.edges.get(number as usize)?;
+            if let Some(behind) = edge.literal.behind(bytes, at)
+                && let Some(after) = edge.cut(bytes, behind, end, self.text_is_json, cuts)
+            {
+                break after;
+            }
+            number = edge.sibling;
+        };
+        if number != first {
+            self.prefer(node, number);
+        }
+        *place = Place { at: after, node: number as usize };
+        Some(&self.edges[number as usize])
     }
 
     /// Where to go on behind an opening that is known, with its values already cut; the beginning otherwise.
-    fn open(&mut self, bytes: &[u8], cuts: &mut Cuts) -> (usize, usize) {
-        let Some(number) = self.openings.iter().position(|opening| bytes.starts_with(&opening.bytes)) else {
-            return (0, 0);
+    fn open(&self, record: &[u8], cuts: &mut Cuts) -> Place {
+        cuts.clear();
+        let Some(number) = self.openings.iter().position(|opening| opening.begins(record)) else {
+            return Place { at: 0, node: 0 };
         };
-        self.openings[..=number].rotate_right(1);
-        let opening = &self.openings[0];
+        let opening = &self.openings[number];
         cuts.pieces.extend_from_slice(&opening.pieces);
-        (opening.bytes.len(), opening.node as usize)
+        Place { at: opening.bytes.len(), node: opening.node as usize }
     }
 
     #[cold]
@@ -184,27 +274,33 @@ impl Layouts {
         if pieces.is_empty() || pieces.iter().any(|piece| piece.kind == Kinds::UNESCAPED) {
             return;
         }
-        self.openings.truncate(OPENINGS - 1);
-        self.openings.insert(0, Opening { bytes: bytes.into(), pieces: pieces.into(), node: node as u32 });
+        let tail = Literal::new(&bytes[bytes.len().saturating_sub(HEAD)..]);
+        let opening = Opening { bytes: bytes.into(), tail, pieces: pieces.into(), node: node as u32 };
+        match self.openings.get_mut(self.oldest) {
+            Some(oldest) => *oldest = opening,
+            None => self.openings.push(opening),
+        }
+        self.oldest = (self.oldest + 1) % OPENINGS;
     }
 
     /// Lets the node try this edge first.
     #[cold]
     fn prefer(&mut self, node: usize, number: u32) {
         let behind = self.edges[number as usize].sibling;
-        let mut before = self.nodes[node];
+        let mut before = self.edges[node].first;
         while self.edges[before as usize].sibling != number {
             before = self.edges[before as usize].sibling;
         }
         self.edges[before as usize].sibling = behind;
-        self.edges[number as usize].sibling = self.nodes[node];
-        self.nodes[node] = number;
+        self.edges[number as usize].sibling = self.edges[node].first;
+        self.edges[node].first = number;
     }
 
     /// Adds a layout; false when it is known already, or no room is left at one of its nodes.
     pub(super) fn add(&mut self, record: &[u8], lesson: &Lesson, assignment: Assignment) -> bool {
         // Their values were found right by edges that may take less from now on.
         self.openings.clear();
+        self.oldest = 0;
         let mut node = 0;
         for (step, kinds) in lesson.steps.iter().zip(&assignment.kinds) {
             let literal = &record[step.literal.clone()];
@@ -212,33 +308,34 @@ impl Layouts {
                 Some(known) => {
                     // Layouts that share a value take only what is right for all of them.
                     let edge = &mut self.edges[known];
-                    edge.kinds = edge.kinds.and(*kinds);
-                    edge.next as usize
+                    edge.narrow(*kinds);
+                    known
                 }
                 None => {
-                    let next = self.nodes.len();
-                    if !self.push(node, literal, Goal::Value(step.ahead), *kinds, next as u32) {
-                        return false;
+                    let course = Course::of(step.ahead, record[step.literal.end]);
+                    match self.push(node, Edge::new(literal, Goal::Value(step.ahead), *kinds, course)) {
+                        Some(new) => new,
+                        None => return false,
                     }
-                    self.nodes.push(NONE);
-                    next
                 }
             };
         }
         let tail = &record[lesson.tail.clone()];
-        if self.find(node, tail, Goal::End).is_some()
-            || !self.push(node, tail, Goal::End, Kinds::ANY, self.assignments.len() as u32)
-        {
+        if self.find(node, tail, Goal::End).is_some() {
             return false;
         }
-        self.assignments.push(assignment);
-        true
+        let layout = self.assignments.len() as u32;
+        let added = self.push(node, Edge { layout, ..Edge::new(tail, Goal::End, Kinds::ANY, Course::End) });
+        if added.is_some() {
+            self.assignments.push(assignment);
+        }
+        added.is_some()
     }
 
     /// The edges of a node, by number.
     fn edges_of(&self, node: usize) -> impl Iterator<Item = usize> {
         let known = |number: u32| (number != NONE).then_some(number as usize);
-        std::iter::successors(known(self.nodes[node]), move |number| known(self.edges[*number].sibling))
+        std::iter::successors(known(self.edges[node].first), move |number| known(self.edges[*number].sibling))
     }
 
     fn find(&self, node: usize, literal: &[u8], goal: Goal) -> Option<usize> {
@@ -248,15 +345,16 @@ impl Layouts {
         })
     }
 
-    fn push(&mut self, node: usize, literal: &[u8], goal: Goal, kinds: Kinds, next: u32) -> bool {
+    /// The number of the new edge; `None` when the node has no room for it.
+    fn push(&mut self, node: usize, edge: Edge) -> Option<usize> {
         if self.edges_of(node).count() >= limits::LAYOUT_BRANCHES {
-            return false;
+            return None;
         }
-        self.literal_bytes += literal.len();
-        let sibling = std::mem::replace(&mut self.nodes[node], self.edges.len() as u32);
-        let quote = if goal == Goal::Value(Ahead::Nested) { Quote::NESTED } else { Quote::BARE };
-        self.edges.push(Edge { literal: Literal::new(literal), goal, kinds, quote, next, sibling });
-        true
+        self.literal_bytes += edge.literal.bytes.len() + edge.run.bytes.len();
+        let number = self.edges.len();
+        let sibling = std::mem::replace(&mut self.edges[node].first, number as u32);
+        self.edges.push(Edge { sibling, ..edge });
+        Some(number)
     }
 
     /// Whether the tree has to be emptied before something is added.
@@ -269,7 +367,54 @@ impl Layouts {
     }
 }
 
+impl Course {
+    /// What is to be expected where a value began with this byte.
+    fn of(ahead: Ahead, begin: u8) -> Self {
+        match (ahead, begin) {
+            (Ahead::Bare, b'"') => Self::Text,
+            (Ahead::Nested, b'\\') => Self::NestedText,
+            (Ahead::Bare | Ahead::Nested, b'-' | b'0'..=b'9') => Self::Number,
+            _ => Self::Other,
+        }
+    }
+}
+
 impl Edge {
+    fn new(literal: &[u8], goal: Goal, kinds: Kinds, course: Course) -> Self {
+        let quote = if goal == Goal::Value(Ahead::Nested) { Quote::NESTED } else { Quote::BARE };
+        let run = match course {
+            Course::Text | Course::NestedText => Literal::new(&[literal, quote.as_bytes()].concat()),
+            _ => Literal::new(literal),
+        };
+        let literal = Literal::new(literal);
+        let mut edge = Self {
+            run,
+            is_short: false,
+            length: 0,
+            course,
+            quote,
+            kinds: Kinds::ANY,
+            first: NONE,
+            sibling: NONE,
+            layout: NONE,
+            goal,
+            literal,
+        };
+        edge.narrow(kinds);
+        edge
+    }
+
+    /// Takes only values of these kinds from now on.
+    fn narrow(&mut self, kinds: Kinds) {
+        self.kinds = self.kinds.and(kinds);
+        if matches!(self.course, Course::Text | Course::NestedText) && !self.kinds.has(Kinds::PLAIN) {
+            self.course = Course::Other;
+            self.run = Literal::new(&self.literal.bytes);
+        }
+        self.length = self.run.bytes.len() as u32;
+        self.is_short = self.course != Course::Other && self.run.bytes.len() <= HEAD;
+    }
+
     /// Cuts what stands behind the literal, at `at`, and returns the place behind.
     #[inline(always)]
     fn cut(&self, bytes: &[u8], at: usize, end: usize, text_is_json: bool, cuts: &mut Cuts) -> Option<usize> {

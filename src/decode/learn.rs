@@ -68,7 +68,7 @@ pub(super) fn learn(record: &[u8], plan: &Plan) -> Option<Lesson> {
         steps: Vec::new(),
         cuts: Cuts::default(),
     };
-    if !walk.cuts.begin(record) {
+    if !walk.cuts.begin(record, 0, record.len()) {
         return None;
     }
     walk.skip_space();

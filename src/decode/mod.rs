@@ -26,6 +26,7 @@ mod logfmt;
 mod plan;
 mod row;
 mod speculate;
+mod swar;
 mod tape;
 mod timestamp;
 

@@ -248,13 +248,13 @@ impl Rows {
     pub(super) fn put_times(&mut self, chosen: &Chosen, ingested: EventTime) {
         let row = self.columns.row;
         self.columns.builders[TS].append_micros(row, chosen.time.micros());
-        self.columns.builders[TS_SOURCE].texts().push(row, chosen.source.as_bytes());
+        self.columns.texts[TS_SOURCE].push_cut(row, SOURCES, chosen.source.start..chosen.source.end);
         self.columns.builders[INGEST_TS].append_micros(row, ingested.micros());
     }
 
     fn put_text(&mut self, column: usize, text: &str) {
         let row = self.columns.row;
-        self.columns.builders[column].texts().push(row, text.as_bytes());
+        self.columns.texts[column].push(row, text.as_bytes());
     }
 
     fn append_built_in(
@@ -290,8 +290,7 @@ impl Rows {
 
     fn append_field(&mut self, nodes: &[Node<'_>], column: usize, untyped: bool, flaws: &mut Flaws) {
         let Some(at) = self.slot(column) else { return };
-        let row = self.columns.row;
-        if !append_value(&mut self.columns.builders[column], row, nodes, at, untyped, &self.times) {
+        if !append_value(&mut self.columns, column, nodes, at, untyped, &self.times) {
             flaws.type_clash = true;
             self.displaced.push(at);
         }
@@ -319,7 +318,7 @@ impl Rows {
         self.attributes.insert(0, b'{');
         *self.attributes.last_mut().expect("it is not empty") = b'}';
         let row = self.columns.row;
-        self.columns.builders[ATTRIBUTES].texts().push(row, &self.attributes);
+        self.columns.texts[ATTRIBUTES].push(row, &self.attributes);
     }
 
     fn add_attribute(&mut self, key: &str, nodes: &[Node<'_>], at: usize) {
@@ -339,10 +338,27 @@ pub(super) struct Candidates {
     pub(super) arrival: EventTime,
 }
 
+/// What a time can come from, with bytes behind it so that each name is copied at once.
+const SOURCES: &[u8] = b"arrival broker envelope event                                ";
+
+/// Where the name stands in [`SOURCES`].
+#[derive(Debug, Clone, Copy)]
+struct Source {
+    start: usize,
+    end: usize,
+}
+
+impl Source {
+    const ARRIVAL: Self = Self { start: 0, end: 7 };
+    const BROKER: Self = Self { start: 8, end: 14 };
+    const ENVELOPE: Self = Self { start: 15, end: 23 };
+    const EVENT: Self = Self { start: 24, end: 29 };
+}
+
 #[derive(Debug)]
 pub(super) struct Chosen {
     pub(super) time: EventTime,
-    source: &'static str,
+    source: Source,
     pub(super) own_is_future: bool,
     pub(super) envelope_is_future: bool,
 }
@@ -353,20 +369,20 @@ impl Candidates {
     pub(super) fn choose(self) -> Chosen {
         let usable = |time: EventTime, reference: EventTime| time <= reference + limits::MAX_FUTURE;
         let mut chosen =
-            Chosen { time: self.arrival, source: "arrival", own_is_future: false, envelope_is_future: false };
+            Chosen { time: self.arrival, source: Source::ARRIVAL, own_is_future: false, envelope_is_future: false };
         if let Some(broker) = self.broker.filter(|time| usable(*time, chosen.time)) {
-            (chosen.time, chosen.source) = (broker, "broker");
+            (chosen.time, chosen.source) = (broker, Source::BROKER);
         }
         if let Some(envelope) = self.envelope {
             chosen.envelope_is_future = !usable(envelope, chosen.time);
             if !chosen.envelope_is_future {
-                (chosen.time, chosen.source) = (envelope, "envelope");
+                (chosen.time, chosen.source) = (envelope, Source::ENVELOPE);
             }
         }
         if let Some(own) = self.own {
             chosen.own_is_future = !usable(own, chosen.time);
             if !chosen.own_is_future {
-                (chosen.time, chosen.source) = (own, "event");
+                (chosen.time, chosen.source) = (own, Source::EVENT);
             }
         }
         chosen
@@ -416,8 +432,8 @@ fn as_bool(node: Node<'_>, untyped: bool) -> Option<bool> {
 
 /// Appends the value at `at`, which is nothing for null; false when its type is not the column's.
 fn append_value(
-    builder: &mut Builder,
-    row: usize,
+    columns: &mut Columns,
+    column: usize,
     nodes: &[Node<'_>],
     at: usize,
     untyped: bool,
@@ -427,9 +443,10 @@ fn append_value(
     if matches!(node, Node::Static(StaticNode::Null)) {
         return true;
     }
-    match builder {
-        Builder::Text(column) => match node {
-            Node::String(text) => column.push(row, text.as_bytes()),
+    let (row, texts) = (columns.row, &mut columns.texts[column]);
+    match &mut columns.builders[column] {
+        Builder::Text => match node {
+            Node::String(text) => texts.push(row, text.as_bytes()),
             _ => return false,
         },
         Builder::Int(column) => match as_int(node, untyped) {
@@ -448,10 +465,10 @@ fn append_value(
             Some(time) => column.push(row, time.micros()),
             None => return false,
         },
-        Builder::Json(column, scratch) => {
+        Builder::Json(scratch) => {
             scratch.clear();
             write_json(nodes, at, scratch);
-            column.push(row, scratch);
+            texts.push(row, scratch);
         }
     }
     true
@@ -462,11 +479,11 @@ fn fits(builder: &Builder, nodes: &[Node<'_>], at: usize, untyped: bool, times: 
     let node = nodes[at];
     match builder {
         _ if matches!(node, Node::Static(StaticNode::Null)) => false,
-        Builder::Text(_) => matches!(node, Node::String(_)),
+        Builder::Text => matches!(node, Node::String(_)),
         Builder::Int(_) => as_int(node, untyped).is_some(),
         Builder::Float(_) => as_float(node, untyped).is_some(),
         Builder::Bool(_) => as_bool(node, untyped).is_some(),
         Builder::Timestamp(_) => read_time(nodes, at, times).is_some(),
-        Builder::Json(..) => behind(nodes, at) > at,
+        Builder::Json(_) => behind(nodes, at) > at,
     }
 }

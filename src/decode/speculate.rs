@@ -10,12 +10,13 @@
 
 use super::Plan;
 use super::assign::{self, Assignment, Part};
-use super::columns::Builder;
+use super::columns::{Builder, Columns};
 use super::cut::{Cuts, Kinds, Piece};
 use super::layout::Layouts;
 use super::learn;
-use super::row::{Candidates, Chosen, Rows};
+use super::row::{Candidates, Rows};
 use super::tape::write_text;
+use super::timestamp::Minute;
 use super::{Envelope, Format};
 use crate::record::schema::ATTRIBUTES;
 use crate::time::EventTime;
@@ -40,8 +41,17 @@ pub(super) struct Speculator {
     layouts: Layouts,
     cuts: Cuts,
     text: Vec<u8>,
+    minutes: Minutes,
     pub(super) done: Speculation,
     thrift: Thrift,
+}
+
+/// The minutes that were read last: of the record's own time, the envelope's, and others.
+#[derive(Debug)]
+struct Minutes {
+    own: Minute,
+    envelope: Minute,
+    other: Minute,
 }
 
 /// Decides when it is worth trying, and when learning.
@@ -118,6 +128,7 @@ impl Speculator {
             layouts: Layouts::new(is_json),
             cuts: Cuts::default(),
             text: Vec::new(),
+            minutes: Minutes { own: Minute::NEW, envelope: Minute::NEW, other: Minute::NEW },
             done: Speculation::default(),
             thrift: Thrift::NEW,
         })
@@ -153,20 +164,27 @@ impl Speculator {
         rows: &mut Rows,
     ) -> Option<()> {
         let layout = self.layouts.cut(bytes, end, &mut self.cuts)?;
-        let Self { layouts, cuts, text, .. } = self;
+        let Self { layouts, cuts, text, minutes, .. } = self;
         let assignment = layouts.assignment(layout);
         let values = Values { bytes, scratch: &cuts.scratch, pieces: &cuts.pieces };
-        let own = values.time(assignment.own_time, rows)?;
-        let envelope = values.time(assignment.envelope_time, rows)?;
+        let own = values.time(assignment.own_time, rows, &mut minutes.own)?;
+        let envelope = values.time(assignment.envelope_time, rows, &mut minutes.envelope)?;
         let chosen = Candidates { own, envelope, broker, arrival }.choose();
         if chosen.own_is_future || chosen.envelope_is_future {
             return None;
         }
         for put in &assignment.times {
-            values.time(Some(put.step), rows)?;
+            values.time(Some(put.step), rows, &mut minutes.other)?;
         }
         // From here on nothing fails, so the row is whole.
-        values.append(assignment, &chosen, broker.unwrap_or(arrival), text, rows);
+        rows.put_times(&chosen, broker.unwrap_or(arrival));
+        for put in &assignment.times {
+            if let Some(Some(time)) = values.time(Some(put.step), rows, &mut minutes.other) {
+                let row = rows.columns.row;
+                rows.columns.builders[usize::from(put.column)].append_micros(row, time.micros());
+            }
+        }
+        values.append(assignment, text, &mut rows.columns);
         Some(())
     }
 
@@ -201,54 +219,37 @@ impl<'c> Values<'c> {
         &self.pieces[usize::from(step)]
     }
 
-    /// The bytes in which a text's bounds count.
-    #[inline]
-    fn home(&self, piece: &Piece) -> &'c [u8] {
-        if piece.kind == Kinds::PLAIN { self.bytes } else { self.scratch }
-    }
-
     fn text(&self, piece: &Piece) -> &'c [u8] {
-        &self.home(piece)[piece.range()]
+        if piece.kind == Kinds::PLAIN { &self.bytes[piece.range()] } else { &self.scratch[piece.range()] }
     }
 
     /// The inner `None` is that there is no time, the outer that it cannot be read.
     #[expect(clippy::option_option, reason = "not readable and not there are two different things here")]
-    #[inline]
-    fn time(&self, step: Option<u16>, rows: &Rows) -> Option<Option<EventTime>> {
+    #[inline(always)]
+    fn time(&self, step: Option<u16>, rows: &Rows, minute: &mut Minute) -> Option<Option<EventTime>> {
         let Some(piece) = step.map(|step| self.piece(step)) else { return Some(None) };
         match piece.kind {
             Kinds::NULL => Some(None),
             Kinds::INT => rows.times().read_int(piece.int()).map(Some),
             Kinds::FLOAT => rows.times().read_float(piece.float()).map(Some),
-            Kinds::PLAIN | Kinds::UNESCAPED => rows.times().read_bytes(self.text(piece)).map(Some),
+            Kinds::PLAIN | Kinds::UNESCAPED => rows.times().read_bytes(self.text(piece), minute).map(Some),
             _ => None,
         }
     }
 
-    fn append(
-        &self,
-        assignment: &Assignment,
-        chosen: &Chosen,
-        ingested: EventTime,
-        text: &mut Vec<u8>,
-        rows: &mut Rows,
-    ) {
-        rows.put_times(chosen, ingested);
-        let row = rows.columns.row;
-        for put in &assignment.times {
-            if let Some(Some(time)) = self.time(Some(put.step), rows) {
-                rows.columns.builders[usize::from(put.column)].append_micros(row, time.micros());
-            }
-        }
-        let builders = &mut rows.columns.builders;
+    /// Appends all values but times.
+    fn append(&self, assignment: &Assignment, text: &mut Vec<u8>, columns: &mut Columns) {
+        let Columns { builders, texts, row, .. } = columns;
+        let row = std::mem::replace(row, *row + 1);
         for put in &assignment.texts {
-            let piece = self.piece(put.step);
-            if piece.kind != Kinds::NULL {
-                let column = builders[usize::from(put.column)].texts();
-                column.push_cut(row, self.home(piece), piece.range());
+            let (piece, column) = (self.piece(put.step), &mut texts[usize::from(put.column)]);
+            match piece.kind {
+                Kinds::PLAIN => column.push_cut(row, self.bytes, piece.range()),
+                Kinds::UNESCAPED => column.push(row, &self.scratch[piece.range()]),
+                _ => {}
             }
         }
-        for put in assignment.ints.iter().chain(&assignment.floats).chain(&assignment.bools) {
+        for put in &assignment.numbers {
             let piece = self.piece(put.step);
             match &mut builders[usize::from(put.column)] {
                 _ if piece.kind == Kinds::NULL => {}
@@ -263,14 +264,13 @@ impl<'c> Values<'c> {
             // A null is no JSON text, but no value.
             if !matches!(parts[..], [Part::Value(step)] if self.piece(step).kind == Kinds::NULL) {
                 self.write(parts, text);
-                builders[usize::from(*column)].texts().push(row, text);
+                texts[usize::from(*column)].push(row, text);
             }
         }
         if !assignment.attributes.is_empty() {
             self.write(&assignment.attributes, text);
-            builders[ATTRIBUTES].texts().push(row, text);
+            texts[ATTRIBUTES].push(row, text);
         }
-        rows.columns.row += 1;
     }
 
     fn write(&self, parts: &[Part], out: &mut Vec<u8>) {

@@ -2,6 +2,7 @@
 //!
 //! RFC 3339 has a hand-written reader because every record has two of them; patterns go through `jiff`.
 
+use super::swar;
 use crate::time::EventTime;
 use jiff::civil::DateTime;
 use jiff::fmt::strtime::BrokenDownTime;
@@ -46,13 +47,15 @@ impl TimeFormats {
         })
     }
 
-    /// The same for bytes that were found to be text.
-    pub(super) fn read_bytes(&self, text: &[u8]) -> Option<EventTime> {
-        match self.formats.first() {
-            Some(TimeFormat::Rfc3339) => self.read_rfc3339(text),
-            _ => None,
+    /// The same for bytes that were found to be text, faster where `minute` is that of the time before.
+    #[inline]
+    pub(super) fn read_bytes(&self, text: &[u8], minute: &mut Minute) -> Option<EventTime> {
+        if self.formats.first() == Some(&TimeFormat::Rfc3339)
+            && let Some(micros) = minute.read(text)
+        {
+            return Some(EventTime::from_micros(micros));
         }
-        .or_else(|| self.read_text(std::str::from_utf8(text).ok()?))
+        self.read_text(std::str::from_utf8(text).ok()?)
     }
 
     /// Reads a time written as a whole number.
@@ -70,7 +73,8 @@ impl TimeFormats {
     }
 
     fn read_rfc3339(&self, text: &[u8]) -> Option<EventTime> {
-        if let Some(micros) = read_utc(text) {
+        let mut minute = Minute::NEW;
+        if let Some(micros) = minute.read(text) {
             return Some(EventTime::from_micros(micros));
         }
         let stamp = Rfc3339::read(text)?;
@@ -146,79 +150,62 @@ fn epoch_float(number: f64) -> Option<EventTime> {
     in_range(micros.round() as i64)
 }
 
-/// Eight times the same byte.
-const fn all(byte: u8) -> u64 {
-    u64::from_le_bytes([byte; 8])
+/// The minute that was read last: times that follow each other mostly lie in the same one.
+#[derive(Debug)]
+pub(super) struct Minute {
+    text: [u8; 16],
+    micros: i64,
 }
 
-/// The digits of eight bytes that look like `like`, where a `0` stands for any digit: each in its byte, 0 for the others.
-#[inline]
-fn digits_like(text: &[u8], at: usize, like: [u8; 8]) -> Option<[u8; 8]> {
-    let piece: [u8; 8] = text.get(at..at + 8)?.try_into().expect("it was cut to this length");
-    // A byte is 0 to 9 where a digit stands on a `0`, and 0 where what stands there is what should. More than that
-    // shows in the highest bit once it is added to what just fits below it.
-    let mut room = [0x7f; 8];
-    let mut byte = 0;
-    while byte < 8 {
-        if like[byte] == b'0' {
-            room[byte] = 0x76;
+impl Minute {
+    pub(super) const NEW: Self = Self { text: *b"1970-01-01T00:00", micros: 0 };
+
+    /// The usual ways of writing a time in UTC, `2026-05-06T04:53:32.950Z` with three, six or nine digits of a second's
+    /// fraction, or six and `+00:00`, in µs since 1970. `None`: read it the slow way.
+    #[inline]
+    fn read(&mut self, text: &[u8]) -> Option<i64> {
+        let minute: &[u8; 16] = text.first_chunk()?;
+        if *minute != self.text {
+            *self = Self { text: *minute, micros: read_minute(minute)? };
         }
-        byte += 1;
+        // The last digit of the minutes once more.
+        let last = swar::like(text, 12, *b"0:00:00.")?;
+        let second = i64::from(last[5]) * 10 + i64::from(last[6]);
+        let fraction = fraction_utc(text)?;
+        (second < 60).then(|| self.micros + second * 1_000_000 + fraction)
     }
-    let differs = u64::from_le_bytes(piece) ^ u64::from_le_bytes(like);
-    let over = (differs | (differs & all(0x7f)).wrapping_add(u64::from_le_bytes(room))) & all(0x80);
-    (over == 0).then_some(differs.to_le_bytes())
 }
 
-/// The usual ways of writing a time in UTC, `2026-05-06T04:53:32.950Z` with three, six or nine digits of a second's
-/// fraction, or six and `+00:00`, in µs since 1970. `None`: read it the slow way.
-#[inline]
-fn read_utc(text: &[u8]) -> Option<i64> {
-    let date = digits_like(text, 0, *b"0000-00-")?.map(u32::from);
-    let time = digits_like(text, 8, *b"00T00:00")?.map(u32::from);
-    // The seconds, with the minutes once more.
-    let last = digits_like(text, 12, *b"0:00:00.")?.map(u32::from);
+/// A date and a time of day up to its minute, in UTC.
+fn read_minute(text: &[u8; 16]) -> Option<i64> {
+    let date = swar::like(text, 0, *b"0000-00-")?.map(u32::from);
+    let time = swar::like(text, 8, *b"00T00:00")?.map(u32::from);
     let year = i64::from(date[0] * 1000 + date[1] * 100 + date[2] * 10 + date[3]);
     let (month, day) = (date[5] * 10 + date[6], time[0] * 10 + time[1]);
-    let (hour, minute, second) = (time[3] * 10 + time[4], time[6] * 10 + time[7], last[5] * 10 + last[6]);
-    if month.wrapping_sub(1) >= 12 || day < 1 || hour > 23 || minute > 59 || second > 59 {
+    let (hour, minute) = (time[3] * 10 + time[4], time[6] * 10 + time[7]);
+    if !(1..=12).contains(&month) || day < 1 || day > days_in(year, month) || hour > 23 || minute > 59 {
         return None;
     }
-    if day > 28 && day > days_in(year, month) {
-        return None;
-    }
-    let micros = fraction_utc(text)?;
-    let seconds = days_from_civil(year, month, day) * 86_400 + i64::from(hour * 3_600 + minute * 60 + second);
-    Some(seconds * 1_000_000 + micros)
+    Some((days_from_civil(year, month, day) * 86_400 + i64::from(hour * 3_600 + minute * 60)) * 1_000_000)
 }
 
 /// The microseconds of a fraction of three, six or nine digits from the 20th byte on, with a zone of UTC behind them.
 #[inline]
 fn fraction_utc(text: &[u8]) -> Option<i64> {
     let micros = match text.len() {
-        24 => eight(digits_like(text, 16, *b":00.000Z")?) % 10_000 * 100,
-        27 => eight(digits_like(text, 19, *b".000000Z")?) / 10,
+        24 => swar::eight(swar::like(text, 16, *b":00.000Z")?) % 10_000 * 100,
+        27 => swar::eight(swar::like(text, 19, *b".000000Z")?) / 10,
         30 => {
-            digits_like(text, 22, *b"0000000Z")?;
-            eight(digits_like(text, 19, *b".0000000")?) / 10
+            swar::like(text, 22, *b"0000000Z")?;
+            swar::eight(swar::like(text, 19, *b".0000000")?) / 10
         }
         32 => {
-            digits_like(text, 24, *b"00+00:00")?;
-            eight(digits_like(text, 19, *b".000000+")?) / 10
+            swar::like(text, 24, *b"00+00:00")?;
+            swar::eight(swar::like(text, 19, *b".000000+")?) / 10
         }
         _ => return None,
     };
     Some(i64::from(micros))
-}
-
-/// The number that eight digits make up.
-#[inline]
-fn eight(digits: [u8; 8]) -> u32 {
-    // Neighbours are put together, then pairs, then fours (Lemire, "Quickly parsing eight digits", 2018).
-    let ones = u64::from_le_bytes(digits);
-    let pairs = (ones * 10 + (ones >> 8)) & 0x00ff_00ff_00ff_00ff;
-    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
-    ((fours * 10_000 + (fours >> 32)) & 0xffff_ffff) as u32
 }
 
 /// A time of day on a date, as if it were UTC, and the offset that was written behind it.
@@ -391,6 +378,32 @@ mod tests {
             let stamp = jiff::Timestamp::from_microsecond(micros).unwrap();
             let read = TimeFormats::default().read_text(&stamp.to_string());
             prop_assert_eq!(read, Some(EventTime::from_micros(micros)));
+        }
+
+        #[test]
+        fn the_time_before_changes_nothing(
+            times in proptest::collection::vec((0i64..200_000_000, 0usize..6, 0usize..60, any::<u8>()), 1..8)
+        ) {
+            let formats = TimeFormats::default();
+            let mut minute = Minute::NEW;
+            for (micros, form, place, byte) in times {
+                let stamp = jiff::Timestamp::from_microsecond(1_778_043_180_000_000 + micros).unwrap();
+                let mut text = match form {
+                    0 => format!("{stamp:.3}"),
+                    1 => format!("{stamp:.9}"),
+                    2 => format!("{stamp:.6}").replace('Z', "+00:00"),
+                    _ => format!("{stamp:.6}"),
+                }.into_bytes();
+                // Most of the others are no times any more.
+                if form > 3 && let Some(at) = text.get_mut(place) {
+                    *at = byte % 0x80;
+                }
+                let anew = formats.read_text(std::str::from_utf8(&text).unwrap());
+                prop_assert_eq!(formats.read_bytes(&text, &mut minute), anew);
+                let slow = Rfc3339::read(&text).filter(|slow| slow.offset_seconds.is_some());
+                let slow = slow.map(|slow| slow.local_micros - i64::from(slow.offset_seconds.unwrap_or(0)) * 1_000_000);
+                prop_assert!(form > 3 || anew.map(EventTime::micros) == slow);
+            }
         }
 
         #[test]

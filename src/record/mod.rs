@@ -1,6 +1,7 @@
 //! What the stages hand to each other, in the order of the flow: [`raw`] lines come from a source, become
 //! [`event`] batches (or [`dead`] letters), windows make [`sample`] rows of them, rules make [`alert`] events,
-//! and an output answers with a [`receipt`]. [`schema`] says what columns an event has.
+//! and an output answers with a [`receipt`]. [`schema`] says what columns an event has, and [`state`] is what a stage
+//! hands to its successor after a restart.
 //!
 //! Batches are owned by one stage at a time and moved, never shared; positions travel forward with them.
 
@@ -11,3 +12,4 @@ pub mod raw;
 pub mod receipt;
 pub mod sample;
 pub mod schema;
+pub mod state;

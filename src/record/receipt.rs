@@ -34,6 +34,19 @@ impl Checkpoint {
             None => self.partitions.push(entry),
         }
     }
+
+    /// Gives a partition that is known by `before` the identity `after`.
+    pub fn identify(&mut self, source: &str, partition: &str, before: &str, after: &str) {
+        let known = |p: &&mut PartitionPosition| p.source == source && p.partition == partition && p.identity == before;
+        if let Some(known) = self.partitions.iter_mut().find(known) {
+            after.clone_into(&mut known.identity);
+        }
+    }
+
+    /// Drops a partition, if it is still the one of this identity.
+    pub fn forget(&mut self, source: &str, partition: &str, identity: &str) {
+        self.partitions.retain(|p| p.source != source || p.partition != partition || p.identity != identity);
+    }
 }
 
 /// An output's word that everything up to the checkpoint is durable there.

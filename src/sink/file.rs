@@ -20,6 +20,24 @@ impl FileConfig {
         }
         Vec::new()
     }
+
+    /// Whether the file can be written, or made.
+    pub(crate) fn probe(&self) -> Option<Problem> {
+        let path = Path::new(&self.path.value);
+        let there = path.ancestors().find(|part| part.exists());
+        // A relative path's last ancestor is the empty one, which stands for the working directory.
+        let there = there.filter(|part| !part.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let tried = rustix::fs::access(there, rustix::fs::Access::WRITE_OK).map_err(io::Error::from);
+        let tried = tried.and_then(|()| match (there == path, there.is_dir()) {
+            (true, true) => Err(io::ErrorKind::IsADirectory.into()),
+            (false, false) => Err(io::ErrorKind::NotADirectory.into()),
+            _ => Ok(()),
+        });
+        let error = SinkError::File { action: "open", path: path.to_owned(), cause: tried.err()? };
+        let mut problem = self.path.problem(error.to_string());
+        problem.hint = error.hint().map(str::to_owned);
+        Some(problem)
+    }
 }
 
 #[derive(Debug)]

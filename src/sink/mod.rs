@@ -46,6 +46,15 @@ impl Config {
         }
     }
 
+    /// Tries to reach the receiver, sends nothing and leaves nothing behind. The problem is placed at the setting that says
+    /// where it is.
+    pub fn probe(&self) -> Option<Problem> {
+        match self {
+            Self::Stdout(_) => None,
+            Self::File(config) => config.probe(),
+        }
+    }
+
     /// Opens what the receiver needs. Starts nothing.
     ///
     /// # Errors

@@ -1,13 +1,15 @@
 //! `type: file` without `follow`: lines of files, each read to its end.
 //!
-//! Each file is a partition, named by its path as the pattern gives it. Files are read side by side, a batch each in
-//! turn, `limits::FILES_OPEN` at a time in the order of their paths, so that the event times of all of them rise
-//! together. The archive's position of a file counts when the file still begins as it did (see [`fingerprint`]) and is
-//! long enough; else the file was replaced and is read from its start.
+//! Each file is a partition. Files are read side by side, a batch each in turn, `limits::FILES_OPEN` at a time in the order
+//! of their paths, so that the event times of all of them rise together. Which of the archive's positions is whose, also
+//! when files were renamed, says [`super::known`]; the rest of a file that was renamed to where the patterns don't reach
+//! is read as well, if it stayed in its folder.
 
+use super::fingerprint::{self, FileId, Identity};
+use super::known::{Known, Look, Placed};
 use super::lines::Lines;
 use super::outlet::blocking;
-use super::{Buffers, Closed, Feed, FileConfig, Outlet, PartitionName, Source, SourceError, fingerprint};
+use super::{Buffers, Closed, Feed, FileConfig, Outlet, PartitionName, Setting, Source, SourceError};
 use crate::limits::FILES_OPEN;
 use crate::place::{Located, Place, Problem};
 use crate::record::raw::PartitionId;
@@ -20,7 +22,6 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 
 /// Says what is wrong with the patterns as texts.
 pub(super) fn check(config: &FileConfig) -> Vec<Problem> {
@@ -53,15 +54,19 @@ fn check_path(path: &Located<String>) -> Option<Problem> {
 pub(super) struct Found {
     pub path: PathBuf,
     pub file_id: FileId,
+    pub stamp: Stamp,
 }
 
-/// Device and inode: the file itself, whatever it is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct FileId(u64, u64);
+/// By what it shows without reading that a file has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub size: u64,
+    modified: (i64, i64),
+}
 
-impl FileId {
+impl Stamp {
     pub(super) fn of(metadata: &Metadata) -> Self {
-        Self(metadata.dev(), metadata.ino())
+        Self { size: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
     }
 }
 
@@ -109,7 +114,8 @@ pub(super) fn find(
             Ok(metadata) => {
                 let file_id = FileId::of(&metadata);
                 if seen.insert(file_id) {
-                    found.push(Found { path, file_id });
+                    let stamp = Stamp::of(&metadata);
+                    found.push(Found { path, file_id, stamp });
                 }
             }
             Err(error) => missing(error)?,
@@ -148,54 +154,13 @@ fn is_compressed(path: &Path) -> bool {
     path.extension().is_some_and(|extension| ["gz", "zst", "bz2", "xz", "lz4"].iter().any(|known| extension == *known))
 }
 
-/// One file, opened and looked at.
-#[derive(Debug)]
-pub(super) struct Opened {
-    pub name: PartitionName,
-    pub file: File,
-    pub file_id: FileId,
-    /// Bytes of the file by now.
-    pub size: u64,
-    /// Where to read on.
-    pub position: u64,
-}
-
-/// Opens the file at `path` and finds out where to read on.
-///
-/// # Errors
-/// When it cannot be opened or read.
-pub(super) fn open(path: &Path, source: &Arc<str>, stored: &Checkpoint) -> Result<Opened, SourceError> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => SourceError::Missing { path: path.to_owned() },
-        _ => SourceError::Open { path: path.to_owned(), source: error },
-    };
-    let mut file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    let partition = path.to_string_lossy().into_owned();
-    let mut position = 0;
-    if let Some(known) = stored.find(source, &partition) {
-        if metadata.len() >= known.position && fingerprint::matches(&file, &known.identity).map_err(failed)? {
-            position = known.position;
-        } else {
-            tracing::info!(file = %partition, "file was replaced since the last run, reading it from its start");
-        }
-    }
-    file.seek(SeekFrom::Start(position)).map_err(failed)?;
-    let identity = fingerprint::of(&file).map_err(failed)?;
-    Ok(Opened {
-        name: PartitionName { source: Arc::clone(source), partition, identity },
-        file,
-        file_id: FileId::of(&metadata),
-        size: metadata.len(),
-        position,
-    })
-}
-
 /// A file as it is known before its turn comes.
 #[derive(Debug)]
 struct Waiting {
     path: PathBuf,
     name: PartitionName,
+    /// What it is by now, where that is more than its name says.
+    identity: Identity,
     position: u64,
 }
 
@@ -204,6 +169,7 @@ struct Waiting {
 pub(super) struct Files {
     files: Vec<Waiting>,
     bytes: u64,
+    forgotten: Vec<PartitionName>,
 }
 
 impl Files {
@@ -211,38 +177,55 @@ impl Files {
     ///
     /// # Errors
     /// When one cannot, or a pattern matches none.
-    pub(super) fn connect(config: &FileConfig, name: &str, stored: &Checkpoint) -> Result<Self, SourceError> {
-        let source: Arc<str> = name.into();
-        let mut files = Vec::new();
-        let mut bytes = 0;
-        for found in find(&config.paths, Err)? {
-            let opened = open(&found.path, &source, stored)?;
-            bytes += opened.size - opened.position;
-            files.push(Waiting { path: found.path, name: opened.name, position: opened.position });
-        }
-        Ok(Self { files, bytes })
+    pub(super) fn connect(
+        config: &FileConfig,
+        name: &str,
+        stored: &Checkpoint,
+        setting: &Setting<'_>,
+    ) -> Result<Self, SourceError> {
+        let mut known = Known::new(name, stored);
+        let looks: Result<_, _> = find(&config.paths, Err)?.iter().map(|found| Look::at(&found.path)).collect();
+        let mut placed = known.assign(looks?);
+        placed.extend(known.rescue(setting.telemetry, setting.pipeline));
+        let bytes = placed.iter().map(|placed| placed.look.size - placed.position).sum();
+        let wait = |placed: Placed| {
+            let (identity, path) = (placed.look.identity(), placed.look.path);
+            Waiting { path, name: placed.name, identity, position: placed.position }
+        };
+        let files = placed.into_iter().map(wait).collect();
+        Ok(Self { files, bytes, forgotten: known.take_forgotten() })
     }
 
-    fn read_all(self, ids: &[PartitionId], outlet: &Outlet) -> Result<(), SourceError> {
+    fn read_all(self, ids: &[PartitionId], outlet: &Outlet) -> Result<Result<(), Closed>, SourceError> {
         assert_eq!(ids.len(), self.files.len(), "each file has its number");
+        for name in self.forgotten {
+            if outlet.send_blocking(Feed::Forgotten(name)).is_err() {
+                return Ok(Err(Closed));
+            }
+        }
         let mut waiting = self.files.into_iter().zip(ids.iter().copied());
         let mut open = VecDeque::new();
         loop {
             while open.len() < FILES_OPEN
                 && let Some((file, id)) = waiting.next()
             {
+                let identity = file.identity.to_string();
+                let more_is_known = identity != file.name.identity;
                 open.push_back(Reader::open(file, id, outlet.buffers())?);
+                if more_is_known && outlet.send_blocking(Feed::Identified { id, identity }).is_err() {
+                    return Ok(Err(Closed));
+                }
             }
             let Some(mut reader) = open.pop_front() else {
-                return Ok(());
+                return Ok(Ok(()));
             };
             if outlet.stopped() {
-                return Ok(());
+                return Ok(Ok(()));
             }
             match reader.turn(outlet)? {
                 Ok(true) => open.push_back(reader),
                 Ok(false) => {}
-                Err(Closed) => return Ok(()),
+                Err(Closed) => return Ok(Err(Closed)),
             }
         }
     }
@@ -262,7 +245,8 @@ impl Source for Files {
     }
 
     fn run(self: Box<Self>, ids: Vec<PartitionId>, outlet: Outlet) -> BoxFuture<'static, Result<(), SourceError>> {
-        Box::pin(blocking(move || self.read_all(&ids, &outlet)))
+        // That the pipeline is closed is no failure of the source.
+        Box::pin(blocking(move || self.read_all(&ids, &outlet).map(|_| ())))
     }
 }
 
@@ -278,12 +262,13 @@ pub(super) struct Reader {
 impl Reader {
     /// Opens a file whose turn has come, and makes sure that it is still the one that was announced.
     fn open(waiting: Waiting, id: PartitionId, buffers: &Buffers) -> Result<Self, SourceError> {
-        let Waiting { path, name, position } = waiting;
+        let Waiting { path, name, position, .. } = waiting;
         let opened = File::open(&path).and_then(|mut file| {
             file.seek(SeekFrom::Start(position))?;
             // Without it nothing is wrong, only slower.
             let _ = rustix::fs::fadvise(&file, position, None, Advice::Sequential);
-            Ok((fingerprint::matches(&file, &name.identity)?, file))
+            let head = fingerprint::head(&file)?;
+            Ok((Identity::parse(&name.identity).is_some_and(|identity| identity.fits(&head)), file))
         });
         match opened {
             Ok((true, file)) => Ok(Self { path, id, file, lines: Lines::new(id, position, buffers.clone()) }),
@@ -448,7 +433,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.log"), "one\ntwo\n").unwrap();
         let partition = folder.path().join("a.log").to_str().unwrap().to_owned();
-        let identity = fingerprint::of(&File::open(&partition).unwrap()).unwrap();
+        let identity = Look::at(Path::new(&partition)).unwrap().identity();
+        let identity = identity.of_copy().to_string();
         for (source, identity, position, count) in [
             ("disk", identity.as_str(), 4, 1),
             ("other", identity.as_str(), 4, 2),

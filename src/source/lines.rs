@@ -75,6 +75,11 @@ impl Lines {
         }
     }
 
+    /// Where the first line starts that was not taken yet.
+    pub(super) fn resume(&self) -> u64 {
+        if self.records.is_empty() { self.base + self.open as u64 } else { self.base }
+    }
+
     /// Whether a batch should be taken before more is read.
     pub(super) fn full(&self) -> bool {
         self.cut.is_some() || self.records.len() >= BATCH_RECORDS || self.open >= BATCH_BYTES

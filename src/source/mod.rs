@@ -9,7 +9,8 @@
 //! it is sealed ([`Feed::Seal`]) before it is given to another daemon.
 //!
 //! The order of a source's [`Feed`]s per partition is: `Opened` (only for those that were not known when it was
-//! connected), any number of `Batch`es whose positions only grow, at most one `Ended`. A partition that went to another
+//! connected), any number of `Batch`es whose positions only grow and of `Identified`, at most one `Ended`, and after it
+//! at most one `Forgotten`. A partition that went to another
 //! daemon ends, and if it comes back it is `Opened` as another one of the same name. Told to stop, a source finishes
 //! the hand-over that it is in, ends no partition and returns; what it had read but not handed on is before the
 //! position of the next start. Whoever receives goes on until the source has returned, or drops the receiver.
@@ -25,14 +26,17 @@ mod follow;
 mod generate;
 mod jetstream;
 mod kafka;
+mod known;
 mod lines;
 pub mod nats;
 mod outlet;
 mod pulled;
+mod scan;
 mod spool;
 mod spooled;
 mod stdin;
 mod structlog;
+mod tail;
 #[cfg(test)]
 mod testing;
 pub mod traffic;
@@ -44,7 +48,7 @@ pub use spool::SpoolError;
 
 use crate::place::{Located, Problem};
 use crate::record::raw::{PartitionId, RawBatch};
-use crate::record::receipt::Checkpoint;
+use crate::record::receipt::{Checkpoint, PartitionPosition};
 use crate::telemetry::metrics::SelfMetrics;
 use crate::time::clock::Clock;
 use futures::future::BoxFuture;
@@ -63,8 +67,13 @@ pub enum Feed {
     Opened { id: PartitionId, name: PartitionName },
     /// Records, at least one.
     Batch(RawBatch),
+    /// The partition's identity says more by now; it is the same partition.
+    Identified { id: PartitionId, identity: String },
     /// The partition has no more.
     Ended(PartitionId),
+    /// The source will never ask for this position again: checkpoints from here on need not have it. Nothing is to be
+    /// done when the position that is known under the name has another identity.
+    Forgotten(PartitionName),
     /// Asks that partitions of a shared source become this daemon's. Answered with where each goes on, of those that were read
     /// before; with nothing where there is no archive.
     Claim { partitions: Vec<(String, String)>, claimed: oneshot::Sender<Checkpoint> },
@@ -81,6 +90,14 @@ pub struct PartitionName {
     pub partition: String,
     /// Tells this partition from an earlier one of the same name; empty where positions mean nothing to a later run.
     pub identity: String,
+}
+
+impl PartitionName {
+    /// The partition, read up to `position`.
+    pub fn at(&self, position: u64) -> PartitionPosition {
+        let (source, partition, identity) = (self.source.to_string(), self.partition.clone(), self.identity.clone());
+        PartitionPosition { source, partition, identity, position }
+    }
 }
 
 /// A connected source.
@@ -143,6 +160,27 @@ impl Config {
         }
     }
 
+    /// Tries to reach what the source reads from, reads nothing and leaves nothing behind. The problem is placed at the
+    /// setting that says where.
+    pub fn probe(&self, name: &str, clock: Arc<dyn Clock>, setting: &Setting<'_>) -> Option<Problem> {
+        let at = match self {
+            Self::Stdin(_) | Self::Generate(_) => return None,
+            Self::File(config) => config.paths.first()?,
+            Self::Kafka(config) => &config.brokers,
+            Self::Nats(config) => &config.url,
+            Self::Jetstream(config) => &config.url,
+        };
+        let tried = match self {
+            // A spool is made when messages come; whether we may listen is all that matters here.
+            Self::Nats(config) => nats::try_listening(config, name, setting),
+            _ => self.connect(name, &Checkpoint::default(), clock, setting).map(drop),
+        };
+        let error = tried.err()?;
+        let mut problem = at.problem(error.to_string());
+        problem.hint = error.hint();
+        Some(problem)
+    }
+
     /// Whether several daemons share its partitions; then they have to be claimed before they are read.
     pub fn is_shared(&self) -> bool {
         matches!(self, Self::Kafka(_))
@@ -164,8 +202,8 @@ impl Config {
     ) -> Result<Box<dyn Source>, SourceError> {
         Ok(match self {
             Self::Stdin(_) => Box::new(stdin::Stdin::connect(name)?),
-            Self::File(config) if config.follow => Box::new(follow::Follow::connect(config, name, stored)?),
-            Self::File(config) => Box::new(file::Files::connect(config, name, stored)?),
+            Self::File(config) if config.follow => Box::new(follow::Follow::connect(config, name, stored, setting)?),
+            Self::File(config) => Box::new(file::Files::connect(config, name, stored, setting)?),
             Self::Generate(config) => Box::new(generate::Generate::new(config, name, clock)),
             Self::Kafka(config) => Box::new(kafka::Kafka::connect(config, name, stored, clock.as_ref(), setting)?),
             Self::Nats(config) => Box::new(nats::Nats::connect(config, name, stored, clock, setting)?),

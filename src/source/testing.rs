@@ -87,6 +87,12 @@ pub(super) fn lines_of(folder: &Path, feeds: &[Feed], stored: &Checkpoint) -> (V
                     position: batch.end,
                 });
             }
+            Feed::Identified { id, identity } => {
+                let name = &mut names[id.0];
+                stored.identify(&name.source, &name.partition, &name.identity, identity);
+                name.identity.clone_from(identity);
+            }
+            Feed::Forgotten(name) => stored.forget(&name.source, &name.partition, &name.identity),
             Feed::Claim { .. } | Feed::Seal(_) => panic!("files are shared with nobody: {feed:?}"),
             Feed::Ended(id) => assert!(ends[id.0].take().is_some(), "a partition ends once"),
         }

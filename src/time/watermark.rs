@@ -20,14 +20,62 @@ struct Progress {
     activity: Activity,
 }
 
+/// How far a partition has come that has not ended, for whoever keeps it beyond this run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Its largest event time, `None` before its first record.
+    pub largest: Option<EventTime>,
+    /// Whether nobody waits for it, as it has been silent for long.
+    pub idle: bool,
+}
+
 /// The event-time clock of one pipeline, over the partitions of all its sources.
 #[derive(Debug, Clone, Default)]
 pub struct StreamClock {
     partitions: Vec<Progress>,
+    /// The largest event time of partitions that ended before this clock was resumed.
+    ended_before: Option<EventTime>,
     current: Option<EventTime>,
 }
 
 impl StreamClock {
+    /// A clock that goes on at `reading`. `ended` is what [`Self::ended`] of its predecessor was; the partitions that
+    /// had not ended are for the caller to [`rejoin`](Self::rejoin).
+    pub fn resume(reading: Option<EventTime>, ended: Option<EventTime>) -> Self {
+        Self { partitions: Vec::new(), ended_before: ended, current: reading }
+    }
+
+    /// Adds a partition that has come so far already, and returns its number. The reading stays.
+    pub fn rejoin(&mut self, standing: Standing) -> usize {
+        let activity = if standing.idle { Activity::Idle } else { Activity::Active };
+        self.partitions.push(Progress { largest: standing.largest, activity });
+        self.partitions.len() - 1
+    }
+
+    /// How far a partition has come; `None` when it has ended.
+    pub fn standing(&self, partition: usize) -> Option<Standing> {
+        let Progress { largest, activity } = &self.partitions[partition];
+        (*activity != Activity::Ended).then_some(Standing { largest: *largest, idle: *activity == Activity::Idle })
+    }
+
+    /// The largest event time of all partitions that have ended. It is all that has to be known of them: it counts when
+    /// nobody is waited for.
+    pub fn ended(&self) -> Option<EventTime> {
+        let ended = self.partitions.iter().filter(|progress| progress.activity == Activity::Ended);
+        ended.filter_map(|progress| progress.largest).max().max(self.ended_before)
+    }
+
+    /// The newest event time that was ever taken in; at least the reading.
+    pub fn newest(&self) -> Option<EventTime> {
+        let largest = self.partitions.iter().filter_map(|progress| progress.largest).max();
+        largest.max(self.ended_before).max(self.current)
+    }
+
+    /// Says that `partition`, which has not ended, may deliver again: it is waited for from now on.
+    pub fn set_active(&mut self, partition: usize) {
+        self.partitions[partition].activity = Activity::Active;
+    }
+
     /// Adds a partition and returns its number. It holds the clock back until its first record, idleness or end.
     pub fn register(&mut self) -> usize {
         self.partitions.push(Progress { largest: None, activity: Activity::Active });
@@ -80,7 +128,7 @@ impl StreamClock {
     fn recompute(&mut self) {
         let reading = match self.least_of_others(usize::MAX) {
             // Nobody is waited for, so nobody holds the clock back; in whatever order they fell silent.
-            Others::None => self.partitions.iter().filter_map(|progress| progress.largest).max(),
+            Others::None => self.newest(),
             Others::Silent => None,
             Others::Least(least) => Some(least),
         };
@@ -159,6 +207,34 @@ mod tests {
             clock.set_idle(order[1]);
             assert_eq!(clock.now(), Some(at(100)), "{order:?}");
         }
+    }
+
+    #[test]
+    fn a_resumed_clock_waits_for_whom_it_waited_for() {
+        let mut clock = StreamClock::default();
+        let (a, b, c) = (clock.register(), clock.register(), clock.register());
+        feed(&mut clock, c, &[300]);
+        clock.set_ended(c);
+        feed(&mut clock, a, &[100]);
+        feed(&mut clock, b, &[50]);
+        assert_eq!((clock.now(), clock.ended(), clock.newest()), (Some(at(50)), Some(at(300)), Some(at(300))));
+        assert_eq!(clock.standing(c), None);
+
+        let mut resumed = StreamClock::resume(clock.now(), clock.ended());
+        let numbers = [b, a].map(|number| resumed.rejoin(clock.standing(number).unwrap()));
+        assert_eq!(feed(&mut resumed, numbers[1], &[200]), [Some(at(50))], "b holds it back");
+        resumed.set_ended(numbers[0]);
+        assert_eq!(resumed.now(), Some(at(200)));
+        resumed.set_idle(numbers[1]);
+        assert_eq!(resumed.now(), Some(at(300)), "what ended long ago counts as it did");
+        assert_eq!(resumed.standing(numbers[1]), Some(Standing { largest: Some(at(200)), idle: true }));
+    }
+
+    #[test]
+    fn a_resumed_clock_never_goes_back() {
+        let mut clock = StreamClock::resume(Some(at(70)), None);
+        let new = clock.register();
+        assert_eq!(feed(&mut clock, new, &[10, 71]), [Some(at(70)), Some(at(71))]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! after a crash has the same id. It stays in the *outbox*, which is part of each seal's state, until its receivers have
 //! it; the seal after that says so. What a start finds in the outbox is sent (again).
 
-use crate::archive::Sealing;
+use crate::archive::{Identified, Sealing};
 use crate::record::alert::{AlertEvent, AlertStatus};
 use crate::record::receipt::{Checkpoint, PartitionPosition};
 use crate::source::PartitionName;
@@ -26,10 +26,10 @@ struct Waiting {
     sent: bool,
 }
 
-/// The kept state of a seal that this version cannot read.
+/// An outbox that this version cannot read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read the state that was kept with the newest seal: {0}")]
-pub struct StateError(pub(super) String);
+#[error("cannot read the alert events that were kept with the newest seal: {0}")]
+pub struct OutboxError(String);
 
 /// Names the events that one seal holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,7 @@ pub struct Ticket(u64);
 pub struct Books {
     receivers: Vec<String>,
     checkpoint: Checkpoint,
+    identified: Vec<Identified>,
     records: u64,
     filtered: u64,
     outbox: VecDeque<Waiting>,
@@ -62,16 +63,16 @@ impl Books {
     ///
     /// # Errors
     /// When `state` is none that [`Self::sealing`] made.
-    pub fn restore<'s>(&mut self, state: &'s [u8]) -> Result<(Vec<Outgoing>, &'s [u8]), StateError> {
+    pub fn restore<'s>(&mut self, state: &'s [u8]) -> Result<(Vec<Outgoing>, &'s [u8]), OutboxError> {
         if state.is_empty() {
             return Ok((Vec::new(), state));
         }
-        let short = || StateError("it is cut off".to_owned());
+        let short = || OutboxError("it is cut off".to_owned());
         let (length, rest) = state.split_at_checked(8).ok_or_else(short)?;
         let length = u64::from_le_bytes(length.try_into().expect("these are eight bytes"));
         let (outbox, flow) =
             usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length)).ok_or_else(short)?;
-        let outbox: Vec<Saved> = serde_json::from_slice(outbox).map_err(|error| StateError(error.to_string()))?;
+        let outbox: Vec<Saved> = serde_json::from_slice(outbox).map_err(|error| OutboxError(error.to_string()))?;
         for saved in outbox {
             let outgoing = saved.restore(&self.receivers);
             if !outgoing.to.is_empty() {
@@ -92,6 +93,22 @@ impl Books {
         });
         self.records += records;
         self.filtered += filtered;
+    }
+
+    /// A partition's identity says more by now; it is the same partition.
+    pub fn identify(&mut self, name: &PartitionName, identity: &str) {
+        self.checkpoint.identify(&name.source, &name.partition, &name.identity, identity);
+        self.identified.push(Identified {
+            source: name.source.to_string(),
+            partition: name.partition.clone(),
+            before: name.identity.clone(),
+            after: identity.to_owned(),
+        });
+    }
+
+    /// Nobody will ask for the partition's position again.
+    pub fn forget(&mut self, name: &PartitionName) {
+        self.checkpoint.forget(&name.source, &name.partition, &name.identity);
     }
 
     /// Puts an event into the outbox.
@@ -115,6 +132,7 @@ impl Books {
             checkpoint: self.checkpoint.clone(),
             watermark,
             state: self.state(flow),
+            identified: std::mem::take(&mut self.identified),
             records: std::mem::take(&mut self.records),
             filtered: std::mem::take(&mut self.filtered),
         };

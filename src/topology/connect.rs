@@ -1,15 +1,17 @@
 //! The second phase: opens archive, sources and receivers, and spawns nothing.
 
 use super::Surroundings;
-use super::books::{Books, Outgoing, StateError};
+use super::books::{Books, Outgoing};
 use super::flow::Flow;
 use super::instance::{self, Instance, InstanceError};
 use super::memory::Memory;
 use super::progress::Progress;
+use super::state::Restored;
 use crate::archive::{Archive, ArchiveError, ArchivePlan, FlushConfig, Kind, Opened, Sharing};
 use crate::config::Plan;
 use crate::sink::{self, Route, Sink, SinkError};
 use crate::source::{Setting, Source, SourceError};
+use crate::time::EventTime;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -24,8 +26,6 @@ pub enum ConnectError {
     Sink { name: String, source: SinkError },
     #[error("cannot begin pipeline {pipeline}: {source}")]
     Instance { pipeline: String, source: InstanceError },
-    #[error("cannot go on with pipeline {pipeline}: {source}")]
-    State { pipeline: String, source: StateError },
 }
 
 impl ConnectError {
@@ -36,11 +36,6 @@ impl ConnectError {
             Self::Source { source, .. } => source.hint(),
             Self::Sink { source, .. } => source.hint().map(str::to_owned),
             Self::Instance { .. } => Some("let `--data-dir` be a folder that this user may write to".to_owned()),
-            Self::State { .. } => Some(
-                "a newer headrig may have written it: go on with that one; to begin with new windows and alerts instead, move \
-                 the archive's folder `_headrig/PIPELINE/state` away"
-                    .to_owned(),
-            ),
         }
     }
 }
@@ -103,11 +98,10 @@ impl Connected {
             progress.expect_bytes(total);
         }
         let routes = std::mem::take(&mut plan.routes);
-        let flow = Flow::new(&mut plan);
+        let mut flow = Flow::new(&mut plan);
         let names = receivers.iter().map(|(name, _)| name.clone()).collect();
         let mut books = Books::new(names, opened.own);
-        let failed = |source| ConnectError::State { pipeline: pipeline.clone(), source };
-        let (due, _state) = books.restore(&opened.state).map_err(failed)?;
+        let due = resume(&pipeline, &mut flow, &mut books, &opened.state, opened.watermark);
         Ok(Self {
             pipeline,
             threads: plan.limits.threads,
@@ -150,6 +144,58 @@ impl Connected {
 
     pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
+    }
+}
+
+/// Goes on with the state that an earlier run has sealed; returns the alert events that it has not noted as delivered. A state
+/// that cannot be read must not keep rows from being stored: then windows and alerts begin anew, and say so.
+pub(super) fn resume(
+    pipeline: &str,
+    flow: &mut Flow,
+    books: &mut Books,
+    state: &[u8],
+    watermark: Option<EventTime>,
+) -> Vec<Outgoing> {
+    let (due, state) = books.restore(state).unwrap_or_else(|error| {
+        tracing::error!(pipeline, %error, "alert events that were sealed and not delivered are in the archive only");
+        (Vec::new(), &[])
+    });
+    let restored = if state.is_empty() { None } else { Some(flow.restore(state)) };
+    match restored {
+        Some(Ok(restored)) => tell(pipeline, &restored),
+        nothing => {
+            if let Some(Err(error)) = nothing {
+                tracing::error!(pipeline, %error, "windows and alerts begin anew");
+            }
+            if let Some(newest) = watermark {
+                flow.begin_anew(newest);
+            }
+        }
+    }
+    due
+}
+
+/// Says what of an earlier run's state has no place in this pipeline file.
+fn tell(pipeline: &str, restored: &Restored) {
+    let Restored { windows_kept, windows_anew, windows_dropped, alerts_dropped, abandoned } = restored;
+    tracing::debug!(pipeline, kept = windows_kept.join(" "), "windows go on where they were");
+    for (windows, what) in [
+        (windows_anew, "windows begin anew, their first rows are provisional"),
+        (windows_dropped, "windows are gone or defined otherwise, what they held open is dropped"),
+    ] {
+        if !windows.is_empty() {
+            tracing::warn!(pipeline, windows = windows.join(" "), "{what}");
+        }
+    }
+    if !alerts_dropped.is_empty() {
+        tracing::warn!(
+            pipeline,
+            alerts = alerts_dropped.join(" "),
+            "alert rules are gone or defined otherwise, and begin anew"
+        );
+    }
+    for alert in abandoned {
+        tracing::warn!(pipeline, ?alert, "a firing alert will not be resolved, its rule is gone");
     }
 }
 

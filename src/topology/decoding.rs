@@ -3,7 +3,7 @@
 //! Decoding takes most of the time and needs nothing but its batch, so each of N threads has a decoder of its own;
 //! a decoder learns from what it has seen, but what it returns never depends on that. Everything behind it (event time,
 //! windows, alerts) needs the order of the source and stays on one thread. What is not a batch (a partition that opens or
-//! ends) waits in the same row, so that the order among all feeds is that of arrival, whatever the number of threads.
+//! ends, or what a source says of it besides) waits in the same row, so that the order among all feeds is that of arrival, whatever the number of threads.
 //!
 //! With one thread nothing is handed over: the batch is decoded where it is asked for.
 
@@ -41,7 +41,9 @@ pub(super) enum Step {
     Opened(PartitionName),
     /// A decoded batch, which counts as held until the charge is dropped.
     Batch(Extent, Decoded, Charge),
+    Identified(PartitionId, String),
     Ended(PartitionId),
+    Forgotten(PartitionName),
     Claim(Vec<(String, String)>, oneshot::Sender<Checkpoint>),
     Seal(oneshot::Sender<()>),
 }
@@ -182,7 +184,9 @@ impl Decoding {
     fn take(&mut self, feed: Feed) {
         let waiting = match feed {
             Feed::Opened { name, .. } => Waiting::Ready(Step::Opened(name)),
+            Feed::Identified { id, identity } => Waiting::Ready(Step::Identified(id, identity)),
             Feed::Ended(partition) => Waiting::Ready(Step::Ended(partition)),
+            Feed::Forgotten(name) => Waiting::Ready(Step::Forgotten(name)),
             Feed::Claim { partitions, claimed } => Waiting::Ready(Step::Claim(partitions, claimed)),
             Feed::Seal(sealed) => Waiting::Ready(Step::Seal(sealed)),
             Feed::Batch(raw) => {

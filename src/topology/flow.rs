@@ -2,6 +2,8 @@
 //! live run, a backtest and a benchmark are this same code.
 
 use super::decoding::Extent;
+use super::roster::Roster;
+use super::state::{Restored, State, StateError, pack, unpack};
 use crate::alert::Alerts;
 use crate::config::Plan;
 use crate::decode::{Counts, Decoded, Decoder, Speculation};
@@ -11,8 +13,8 @@ use crate::record::dead::DeadLetter;
 use crate::record::event::{EventBatch, stamps};
 use crate::record::raw::{PartitionId, RawBatch};
 use crate::record::sample::WindowRows;
+use crate::source::PartitionName;
 use crate::time::EventTime;
-use crate::time::watermark::StreamClock;
 use crate::transform::{Transform, TransformCounts};
 use crate::window::Windows;
 use arrow::array::{Int64Array, RecordBatch};
@@ -40,7 +42,7 @@ pub struct Outcome {
 #[derive(Debug)]
 pub struct Flow {
     decoder: Decoder,
-    clock: StreamClock,
+    roster: Roster,
     transforms: Vec<Box<dyn Transform>>,
     /// Shared with scrapes; locked once per batch.
     metrics: Arc<Mutex<Metrics>>,
@@ -53,7 +55,7 @@ impl Flow {
     pub fn new(plan: &mut Plan) -> Self {
         Self {
             decoder: Decoder::new(&plan.decode),
-            clock: StreamClock::default(),
+            roster: Roster::default(),
             transforms: std::mem::take(&mut plan.transforms),
             metrics: Arc::new(Mutex::new(Metrics::new(std::mem::take(&mut plan.metrics)))),
             windows: Windows::new(std::mem::take(&mut plan.windows)),
@@ -68,15 +70,71 @@ impl Flow {
 
     /// The event-time clock's reading.
     pub fn now(&self) -> Option<EventTime> {
-        self.clock.now()
+        self.roster.now()
     }
 
-    /// Adds a partition; the clock waits for it.
+    /// All that results depend on, to go on with in another run: open windows, what of closed ones was not drained, pending and
+    /// firing alerts, the clock. To be called between two batches; together with positions that cover what was
+    /// worked off until then, it makes a restart invisible. Metrics are not in it: Prometheus knows that counters begin at
+    /// zero when a process does. Equal states are equal bytes.
+    ///
+    /// At a seal it comes behind [`Self::drain_windows`], so that what the seal stores is not kept twice.
+    ///
+    /// # Errors
+    /// When the state is larger than [`limits::STATE_BYTES`](crate::limits::STATE_BYTES).
+    pub fn save(&self) -> Result<Vec<u8>, StateError> {
+        let (clock, windows, alerts) = (self.roster.save(), self.windows.save(), self.alerts.save());
+        pack(&State { clock, windows, alerts })
+    }
+
+    /// Goes on with what [`Self::save`] gave to an earlier run. Windows and alerts that are not defined as they were begin
+    /// anew. To be called first of all; after an error nothing has changed.
+    ///
+    /// # Errors
+    /// When the bytes are damaged, or of another version.
     ///
     /// # Panics
-    /// When partitions are not registered in the order of their numbers.
-    pub fn open(&mut self, partition: PartitionId) {
-        assert_eq!(self.clock.register(), partition.0, "partitions are opened in the order of their numbers");
+    /// When a partition has been opened before.
+    pub fn restore(&mut self, bytes: &[u8]) -> Result<Restored, StateError> {
+        assert_eq!(self.roster.opened(), 0, "state is restored before any partition is opened");
+        let State { clock, windows, alerts } = unpack(bytes)?;
+        let roster = Roster::resume(clock);
+        let (windows, alerts) = (self.windows.read(&windows, roster.newest())?, self.alerts.read(&alerts)?);
+        self.roster = roster;
+        Ok(Restored::of(self.windows.resume(windows), self.alerts.resume(alerts)))
+    }
+
+    /// Says that an earlier run had read on to the event time `newest`, of whose state nothing is known. Rows of windows that
+    /// start at or before it are `provisional`. For archives that hold positions and no state that can be read.
+    pub fn begin_anew(&mut self, newest: EventTime) {
+        self.windows.provisional_through(newest);
+    }
+
+    /// Adds a partition; the clock waits for it. Under the name of one that the restored state knows it goes on where that
+    /// was.
+    ///
+    /// # Panics
+    /// When partitions are not opened in the order of their numbers.
+    pub fn open(&mut self, partition: PartitionId, name: &PartitionName) {
+        self.roster.open(partition, name);
+    }
+
+    /// The partition has another name by now; it is the same partition.
+    pub fn identify(&mut self, partition: PartitionId, name: &PartitionName) {
+        self.roster.identify(partition, name);
+    }
+
+    /// Partitions of the restored state that hold the clock back, as they delivered until the end of the earlier run, and have
+    /// not been opened in this one.
+    pub fn awaited(&self) -> Vec<PartitionName> {
+        self.roster.awaited()
+    }
+
+    /// Nobody waits any more for partitions of the restored state that have not been opened: they have ended, here at least. One
+    /// that is opened later is a new one.
+    pub fn give_up(&mut self) -> Vec<AlertEvent> {
+        self.roster.give_up();
+        self.advance()
     }
 
     /// Decodes one batch and works it off, on one thread.
@@ -92,9 +150,9 @@ impl Flow {
         let mut readings = Vec::with_capacity(rows.num_rows());
         let times = stamps(&rows).values().iter().map(|micros| EventTime::from_micros(*micros));
         let newest = times.clone().max();
-        self.clock.observe(partition.0, times, |reading| readings.push(reading.map(EventTime::micros)));
+        self.roster.observe(partition, times, |reading| readings.push(reading.map(EventTime::micros)));
         let mut events =
-            EventBatch { partition, rows, clock: Int64Array::from(readings), clock_after: self.clock.now(), end };
+            EventBatch { partition, rows, clock: Int64Array::from(readings), clock_after: self.roster.now(), end };
         let mut transformed = TransformCounts::default();
         for transform in &self.transforms {
             events = transform.apply(events, &mut transformed);
@@ -107,13 +165,13 @@ impl Flow {
 
     /// The partition has been silent for so long that nobody waits for it any more.
     pub fn idle(&mut self, partition: PartitionId) -> Vec<AlertEvent> {
-        self.clock.set_idle(partition.0);
+        self.roster.idle(partition);
         self.advance()
     }
 
-    /// The partition has no more.
+    /// The partition has no more. It is forgotten, also by what is saved.
     pub fn end(&mut self, partition: PartitionId) -> Vec<AlertEvent> {
-        self.clock.set_ended(partition.0);
+        self.roster.end(partition);
         self.advance()
     }
 
@@ -138,9 +196,14 @@ impl Flow {
         (self.windows.memory_bytes() + lock(&self.metrics).memory_bytes()) as u64
     }
 
-    /// Records that came too late, by window, since the start.
+    /// Records that came too late, by window, since the start of this run.
     pub fn late_counts(&self) -> Vec<(Arc<str>, u64)> {
         self.windows.late_counts()
+    }
+
+    /// As [`Self::late_counts`], with those of the earlier runs whose state this one goes on with.
+    pub fn late_totals(&self) -> Vec<(Arc<str>, u64)> {
+        self.windows.late_totals()
     }
 
     /// Records that a window could not hold because of its cap on groups, since the start.
@@ -169,7 +232,7 @@ impl Flow {
     }
 
     fn advance(&mut self) -> Vec<AlertEvent> {
-        let Some(now) = self.clock.now() else { return Vec::new() };
+        let Some(now) = self.roster.now() else { return Vec::new() };
         let closed = self.windows.advance(now);
         self.evaluate(&closed)
     }

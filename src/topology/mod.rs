@@ -27,17 +27,26 @@ mod instance;
 mod memory;
 mod notifying;
 mod progress;
+mod roster;
 mod run;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod simulation_shared;
+mod state;
 mod storing;
 mod telling;
+#[cfg(test)]
+mod tests;
 
-pub use books::{Books, Outgoing, StateError, Ticket};
+pub use books::{Books, OutboxError, Outgoing, Ticket};
 pub use connect::{ConnectError, Connected};
 pub use decoding::Extent;
 pub use flow::{Flow, Outcome};
 pub use instance::InstanceError;
 pub use progress::{Progress, Totals};
 pub use run::{End, RunError};
+pub use state::{Restored, StateError};
 
 use crate::telemetry::metrics::SelfMetrics;
 use crate::time::clock::Clock;

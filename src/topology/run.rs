@@ -103,6 +103,7 @@ pub(super) struct Runner {
     seals: Option<Arc<watch::Sender<Checkpoint>>>,
     pub(super) tombstones: Arc<AtomicU64>,
     last_tick: Monotonic,
+    started: Monotonic,
     pub(super) told: Told,
     pub(super) end: End,
 }
@@ -140,6 +141,7 @@ impl Connected {
             notifying: Notifying::spawn(&pipeline, receivers, routes, &surroundings.telemetry, stop.clone()),
             storing: archive.map(|(archive, flush)| Storing::spawn(archive, flush, Arc::clone(&memory))),
             last_tick: surroundings.clock.monotonic(),
+            started: surroundings.clock.monotonic(),
             last_seal: surroundings.clock.monotonic(),
             pipeline,
             decode,
@@ -281,7 +283,7 @@ impl Runner {
     }
 
     fn open(&mut self, name: PartitionName) {
-        self.flow.open(PartitionId(self.partitions.len()));
+        self.flow.open(PartitionId(self.partitions.len()), &name);
         self.partitions.push(Partition { name, silence: Span::ZERO, ended: false });
     }
 
@@ -289,13 +291,20 @@ impl Runner {
         match step {
             Step::Opened(name) => self.open(name),
             Step::Batch(extent, decoded, charge) => self.batch(extent, decoded, charge).await,
+            Step::Identified(partition, identity) => {
+                let name = &mut self.partitions[partition.0].name;
+                self.books.identify(name, &identity);
+                name.identity = identity;
+                self.flow.identify(partition, name);
+            }
+            Step::Forgotten(name) => self.books.forget(&name),
             Step::Ended(partition) => {
                 self.partitions[partition.0].ended = true;
                 let alerts = self.flow.end(partition);
                 self.alert(alerts).await;
             }
             Step::Claim(partitions, claimed) if self.storing.is_some() => {
-                // Right behind a seal nothing is staged of what another daemon may have taken meanwhile.
+                // Nothing of these may be staged, as it could be by one who was thought dead and isn't.
                 self.seal(Vec::new()).await;
                 self.store(Work::Claim(partitions, claimed)).await;
             }
@@ -375,6 +384,11 @@ impl Runner {
                 alerts.extend(self.flow.idle(PartitionId(number)));
             }
         }
+        if now.since(self.started) >= limits::IDLE_AFTER && !self.flow.awaited().is_empty() {
+            let names: Vec<String> = self.flow.awaited().into_iter().map(|name| name.partition).collect();
+            tracing::debug!(partitions = names.join(" "), "partitions of the last run are not waited for any longer");
+            alerts.extend(self.flow.give_up());
+        }
         self.alert(alerts).await;
         self.take_receipts().await;
         for (receiver, id) in self.notifying.take_delivered() {
@@ -406,7 +420,11 @@ impl Runner {
             windows.clear();
         }
         let (done, receipt) = oneshot::channel();
-        let (ticket, sealing) = self.books.sealing(self.flow.now(), b"");
+        let state = self.flow.save().unwrap_or_else(|error| {
+            tracing::error!(pipeline = self.pipeline, %error, "a restart would begin with new windows and alerts");
+            Vec::new()
+        });
+        let (ticket, sealing) = self.books.sealing(self.flow.now(), &state);
         self.seals_asked.push_back(Asked { ticket, receipt, waiting });
         self.store(Work::Seal { sealing, windows, receipt: done }).await;
     }

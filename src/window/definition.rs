@@ -7,7 +7,7 @@ use super::groups::Groups;
 use super::ledger::Ledger;
 use super::plan::Plan;
 use super::prepare::Batch;
-use super::render::render;
+use super::render::{Window, render};
 use super::state::State;
 use crate::record::event::EventBatch;
 use ahash::RandomState;
@@ -22,12 +22,12 @@ use std::collections::BTreeMap;
 /// enough from the ends of `i64` that no sum with a window's length overflows.
 const FARTHEST: i64 = 1 << 61;
 /// A watermark behind which everything is closed.
-const THE_END: i64 = 1 << 62;
+pub(super) const THE_END: i64 = 1 << 62;
 
 /// What a state takes besides itself, in bytes: its place in the pane's table, its box, its share of the group's key.
 const STATE_OVERHEAD: usize = 64;
 
-type Pane = HashMap<u32, Box<[State]>, RandomState>;
+pub(super) type Pane = HashMap<u32, Box<[State]>, RandomState>;
 
 /// How much one definition may hold.
 #[derive(Debug, Clone, Copy)]
@@ -44,18 +44,22 @@ pub(super) struct Definition {
     pub(super) late_total: u64,
     pub(super) overflow_total: u64,
     pub(super) failed_total: u64,
-    converter: RowConverter,
-    groups: Groups,
-    state_cap: usize,
+    pub(super) converter: RowConverter,
+    pub(super) groups: Groups,
+    pub(super) state_cap: usize,
     /// By start.
-    panes: BTreeMap<i64, Pane>,
-    ledger: Ledger,
+    pub(super) panes: BTreeMap<i64, Pane>,
+    pub(super) ledger: Ledger,
     /// The clock less the lateness; windows that end at or before it are closed.
-    watermark: Option<i64>,
+    pub(super) watermark: Option<i64>,
     /// Starts before this one belong to windows that are closed.
-    next_start: i64,
+    pub(super) next_start: i64,
     /// End of the next window that has something to close, `i64::MAX` without one.
-    next_close: i64,
+    pub(super) next_close: i64,
+    /// Windows that start at or before this may miss records, as this definition began in the middle of the stream.
+    pub(super) provisional_through: Option<i64>,
+    /// What `late_total` was when this definition was restored.
+    pub(super) late_before: u64,
 }
 
 impl Definition {
@@ -83,6 +87,8 @@ impl Definition {
             watermark: None,
             next_start: -THE_END,
             next_close: i64::MAX,
+            provisional_through: None,
+            late_before: 0,
         }
     }
 
@@ -114,15 +120,21 @@ impl Definition {
         }
     }
 
-    /// Nothing more will come.
+    /// Nothing more will come of this run's input. Only what was closed stays closed: there may be another run, with more.
     pub(super) fn finish(&mut self, closed: &mut Vec<(i64, RecordBatch)>) {
-        self.watermark = Some(THE_END);
         self.close_through(THE_END, closed);
+        let end = closed.last().map(|(start, _)| start + self.plan.size);
+        self.watermark = self.watermark.max(end);
+    }
+
+    /// All up to the event time `newest` (µs) was read before this definition was there.
+    pub(super) fn provisional_through(&mut self, newest: i64) {
+        self.provisional_through = self.provisional_through.max(Some(newest.clamp(-FARTHEST, FARTHEST)));
     }
 
     /// See `Windows::drain`.
     pub(super) fn drain(&mut self) -> Vec<(i64, RecordBatch)> {
-        self.ledger.drain(&self.plan, &self.converter, &mut self.failed_total)
+        self.ledger.drain(&self.plan, &self.converter, self.provisional_through, &mut self.failed_total)
     }
 
     /// What the clock has to show for the next window to close, `None` without an open one.
@@ -184,6 +196,12 @@ impl Definition {
         })
     }
 
+    /// The end of the first window that has panes and is open.
+    pub(super) fn first_close(&self) -> i64 {
+        let first = self.panes.keys().next();
+        first.map_or(i64::MAX, |pane| first_open(&self.plan, *pane, self.next_start) + self.plan.size)
+    }
+
     fn close_through(&mut self, watermark: i64, closed: &mut Vec<(i64, RecordBatch)>) {
         // Only windows that have panes are visited, however far the clock has jumped.
         while let Some(pane) = self.panes.keys().next() {
@@ -218,7 +236,8 @@ impl Definition {
         let mut groups: Vec<_> = merged.into_iter().map(|(group, s)| (self.groups.key(group).into(), s)).collect();
         groups.sort_unstable_by(|(a, _): &(Box<[u8]>, _), (b, _)| a.cmp(b));
         released.into_iter().for_each(|group| self.groups.release(group));
-        render(&self.plan, &self.converter, start, &groups, &mut self.failed_total)
+        let window = Window { start, provisional: self.provisional_through.is_some_and(|through| start <= through) };
+        render(&self.plan, &self.converter, window, &groups, &mut self.failed_total)
     }
 }
 

@@ -5,6 +5,8 @@
 //! ("New cardinality estimation algorithms for HyperLogLog sketches", 2017), computed from the registers alone: the
 //! result depends on the set of values, not on their order, and is the same on every machine.
 
+use serde::{Deserialize, Serialize};
+
 /// Different values up to which the count is exact.
 const EXACT: usize = 128;
 const INDEX_BITS: u32 = 12;
@@ -13,7 +15,7 @@ const REGISTERS: usize = 1 << INDEX_BITS;
 const RANK_BITS: u32 = 64 - INDEX_BITS;
 
 /// A set of hashes, exact while it is small.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Distinct {
     /// Sorted.
     Few(Vec<u64>),
@@ -51,6 +53,16 @@ impl Distinct {
                 let mut own = others.clone();
                 hashes.iter().for_each(|hash| record(&mut own, *hash));
                 *self = Self::Many(own);
+            }
+        }
+    }
+
+    /// Whether adding values can have led here, for a set that was read from somewhere.
+    pub(super) fn is_sound(&self) -> bool {
+        match self {
+            Self::Few(hashes) => hashes.len() <= EXACT && hashes.is_sorted_by(|a, b| a < b),
+            Self::Many(registers) => {
+                registers.len() == REGISTERS && registers.iter().all(|rank| u32::from(*rank) <= RANK_BITS + 1)
             }
         }
     }

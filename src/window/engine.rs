@@ -2,9 +2,11 @@
 
 use super::definition::{Caps, Definition};
 use super::plan::Plan;
+use super::saved::{Restoring, Resumed, save};
 use crate::limits;
 use crate::record::event::EventBatch;
 use crate::record::sample::WindowRows;
+use crate::record::state::{Damaged, SavedPart};
 use crate::time::EventTime;
 use arrow::array::RecordBatch;
 use std::sync::Arc;
@@ -40,7 +42,31 @@ impl Windows {
         self.each(|definition, closed| definition.advance(clock.micros(), closed))
     }
 
-    /// The input is complete: closes all windows. What is pushed after that is late.
+    /// All that is needed to go on after a restart, one part per definition. Equal states are equal bytes.
+    pub fn save(&self) -> Vec<SavedPart> {
+        self.definitions.iter().map(save).collect()
+    }
+
+    /// Reads what [`Self::save`] gave to an earlier run, whose newest record was of the time `newest`.
+    ///
+    /// # Errors
+    /// When a part of a definition that is as it was cannot be read.
+    pub fn read(&self, saved: &[SavedPart], newest: Option<EventTime>) -> Result<Restoring, Damaged> {
+        Restoring::read(&self.definitions, saved, newest)
+    }
+
+    /// Goes on where the earlier run was. To be called before anything is pushed.
+    pub fn resume(&mut self, restoring: Restoring) -> Resumed {
+        restoring.apply(&mut self.definitions)
+    }
+
+    /// Says that records up to the time `newest` may have been read by an earlier run of which nothing is known: rows of
+    /// windows that start at or before it are provisional.
+    pub fn provisional_through(&mut self, newest: EventTime) {
+        self.definitions.iter_mut().for_each(|definition| definition.provisional_through(newest.micros()));
+    }
+
+    /// The input is complete: closes all windows. What is pushed after that for a window that this closed is late.
     pub fn finish(&mut self) -> Vec<WindowRows> {
         self.each(Definition::finish)
     }
@@ -71,8 +97,13 @@ impl Windows {
         self.definitions.iter().map(Definition::memory_bytes).sum()
     }
 
-    /// Late records so far, by window name: those that missed at least one window that they belong to.
+    /// Late records of this run so far, by window name: those that missed at least one window that they belong to.
     pub fn late_counts(&self) -> Vec<(Arc<str>, u64)> {
+        self.counts(|definition| definition.late_total - definition.late_before)
+    }
+
+    /// As [`Self::late_counts`], with those of the earlier runs whose state this one goes on with.
+    pub fn late_totals(&self) -> Vec<(Arc<str>, u64)> {
         self.counts(|definition| definition.late_total)
     }
 

@@ -41,6 +41,16 @@ impl Groups {
         self.table.find(hash, |number| &*self.entries[*number as usize].key == key).copied()
     }
 
+    /// Most groups.
+    pub(super) fn cap(&self) -> usize {
+        self.cap
+    }
+
+    /// One more than the largest number.
+    pub(super) fn numbers(&self) -> usize {
+        self.entries.len()
+    }
+
     /// How many states there are: one for each group and each pane that holds it.
     pub(super) fn held(&self) -> usize {
         self.held

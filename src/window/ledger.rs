@@ -4,7 +4,7 @@
 //! archive. What comes late in between is still told in the row's `late`; what comes later is only counted.
 
 use super::plan::Plan;
-use super::render::{Groups, render};
+use super::render::{Groups, Window, render};
 use super::state::State;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
@@ -13,10 +13,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 #[derive(Debug, Default)]
-struct Closed {
-    rows: Option<RecordBatch>,
+pub(super) struct Closed {
+    pub(super) rows: Option<RecordBatch>,
     /// Late records by group key.
-    late: BTreeMap<Box<[u8]>, i64>,
+    pub(super) late: BTreeMap<Box<[u8]>, i64>,
 }
 
 /// The ledger of one definition; windows are named by their start in µs.
@@ -67,19 +67,51 @@ impl Ledger {
         self.waiting + self.entries
     }
 
-    /// Takes all rows out, each with its late records, as (start, rows).
-    pub(super) fn drain(&mut self, plan: &Plan, converter: &RowConverter, failed: &mut u64) -> Vec<(i64, RecordBatch)> {
+    /// All closed windows that were not drained, by start.
+    pub(super) fn closed(&self) -> &BTreeMap<i64, Closed> {
+        &self.closed
+    }
+
+    pub(super) fn drained_through(&self) -> Option<i64> {
+        self.drained_through
+    }
+
+    /// Says that all windows that end at or before `end` were drained.
+    pub(super) fn set_drained_through(&mut self, end: Option<i64>) {
+        self.drained_through = end;
+    }
+
+    /// Takes back what [`Self::closed`] gave of one window.
+    pub(super) fn take_back(&mut self, start: i64, closed: Closed) {
+        self.waiting += closed.rows.as_ref().map_or(0, |rows| 1 + rows.num_rows());
+        self.entries += closed.late.len();
+        self.closed.insert(start, closed);
+    }
+
+    /// Takes all rows out, each with its late records, as (start, rows). Rows that are only made now are provisional up
+    /// to the window that starts at `provisional`.
+    pub(super) fn drain(
+        &mut self,
+        plan: &Plan,
+        converter: &RowConverter,
+        provisional: Option<i64>,
+        failed: &mut u64,
+    ) -> Vec<(i64, RecordBatch)> {
         let closed = std::mem::take(&mut self.closed);
         (self.entries, self.waiting) = (0, 0);
         if let Some(last) = closed.keys().next_back() {
             self.drained_through = self.drained_through.max(Some(last + plan.size));
         }
-        closed.into_iter().map(|(start, closed)| (start, closed.finish(plan, converter, start, failed))).collect()
+        let window = |start| Window { start, provisional: provisional.is_some_and(|through| start <= through) };
+        closed
+            .into_iter()
+            .map(|(start, closed)| (start, closed.finish(plan, converter, window(start), failed)))
+            .collect()
     }
 }
 
 impl Closed {
-    fn finish(self, plan: &Plan, converter: &RowConverter, start: i64, failed: &mut u64) -> RecordBatch {
+    fn finish(self, plan: &Plan, converter: &RowConverter, window: Window, failed: &mut u64) -> RecordBatch {
         let Self { rows, mut late } = self;
         let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(plan.schema.clone()));
         if late.is_empty() {
@@ -90,7 +122,7 @@ impl Closed {
         let unseen: Groups = late.keys().map(|key| (key.clone(), empty_states(plan))).collect();
         counts.extend(late.values());
         keys.extend(late.into_keys());
-        let rows = concat_batches(&plan.schema, [&rows, &render(plan, converter, start, &unseen, failed)])
+        let rows = concat_batches(&plan.schema, [&rows, &render(plan, converter, window, &unseen, failed)])
             .expect("both have the window's schema");
         let mut order: Vec<u32> = (0..keys.len() as u32).collect();
         order.sort_by(|a, b| keys[*a as usize].cmp(&keys[*b as usize]));

@@ -3,7 +3,12 @@
 //! Pure: time comes with the batches (`EventBatch::clock`), nothing reads a clock, nothing runs in the background.
 //! Results don't depend on how the input was cut into batches: a record is placed, or found late, by the clock's
 //! reading at that record, and closed windows come out in the order in which that clock closes them.
+//!
+//! They don't depend on restarts either: [`Windows::save`] gives all that open windows hold, [`Windows::read`] and
+//! [`Windows::resume`] go on with it. A definition that was changed in between begins anew, and its rows are `provisional` as long as they may
+//! miss records that were read before.
 
+mod column;
 mod definition;
 mod distinct;
 mod engine;
@@ -14,12 +19,14 @@ mod plan;
 mod prepare;
 mod quantile;
 mod render;
+mod saved;
 mod state;
 #[cfg(test)]
 mod tests;
 
 pub use engine::Windows;
 pub use plan::Plan;
+pub use saved::{Restoring, Resumed};
 
 use crate::place::{Entries, Located};
 use crate::time::Span;

@@ -8,6 +8,7 @@ use crate::limits::{PANES_PER_WINDOW, WINDOW_SPAN};
 use crate::place::{Located, Problem, did_you_mean};
 use crate::record::sample::{WindowSchema, columns};
 use crate::record::schema::{ColumnType, Schema};
+use crate::record::state::Fingerprint;
 use crate::time::Span;
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
 use std::collections::HashSet;
@@ -51,6 +52,8 @@ pub struct Plan {
     pub(super) inner: SchemaRef,
     pub(super) group_names: Vec<String>,
     pub(super) schema: SchemaRef,
+    /// Of all that shapes the state of open windows; not of derived values, which are computed when a window closes.
+    pub(super) fingerprint: Fingerprint,
 }
 
 impl Plan {
@@ -95,7 +98,7 @@ impl Config {
             return Err(problems);
         }
         let inner = Arc::new(ArrowSchema::new(fields));
-        Ok(Plan {
+        let mut plan = Plan {
             name: self.name.value.as_str().into(),
             size,
             every,
@@ -109,7 +112,10 @@ impl Config {
             derive,
             schema: result_schema(&inner),
             inner,
-        })
+            fingerprint: Fingerprint::default(),
+        };
+        plan.fingerprint = fingerprint(&plan, schema);
+        Ok(plan)
     }
 
     /// `size`, `every` and the width of a pane in µs; harmless ones where there are problems.
@@ -284,6 +290,26 @@ fn place(slots: &mut Vec<Slot>, aggregate: Aggregate) -> Output {
         slots.push(Slot { keep: aggregate.keep, argument: aggregate.argument, filter: aggregate.filter });
     }
     output
+}
+
+/// See [`Plan::fingerprint`].
+fn fingerprint(plan: &Plan, events: &Schema) -> Fingerprint {
+    let sql = |expression: &Option<Expression>| expression.as_ref().map(|e| e.sql().to_owned());
+    let mut parts = vec![format!("{} {} {} {}", plan.size, plan.every, plan.pane, plan.lateness)];
+    parts.push(format!("where {:?} by {:?}", sql(&plan.condition), plan.group_names));
+    for slot in &plan.slots {
+        let argument = slot.argument.as_ref().map(|(argument, class)| (argument.sql(), class));
+        parts.push(format!("keep {:?} of {argument:?} where {:?}", slot.keep, sql(&slot.filter)));
+    }
+    for (output, field) in plan.outputs.iter().zip(&plan.inner.fields()[plan.groups.len()..]) {
+        parts.push(format!("{} is {} {:?} as {:?}", field.name(), output.slot, output.read, output.result));
+    }
+    let mut read: Vec<&str> = plan.reads().collect();
+    read.sort_unstable();
+    read.dedup();
+    let kind = |name: &str| events.columns.iter().find(|column| column.name == name).map(|column| column.kind.as_str());
+    parts.extend(read.into_iter().map(|name| format!("{name}: {:?}", kind(name))));
+    Fingerprint::of(parts)
 }
 
 fn result_schema(inner: &ArrowSchema) -> SchemaRef {

@@ -17,6 +17,8 @@
 //! depends on their number alone; a value's bucket on the value alone; and the mantissa bits are the most with which the
 //! values hit no more than [`MAX_BUCKETS`] buckets. (Fewer values never hit more, so no way leads to fewer bits than that.)
 
+use serde::{Deserialize, Serialize};
+
 /// Values up to which a quantile is exact.
 const EXACT: usize = 64;
 /// Lower mantissa bits that no bucket looks at.
@@ -24,8 +26,11 @@ const DROPPED_BITS: u32 = 45;
 /// Buckets of a group at most; 12 bytes each.
 const MAX_BUCKETS: usize = 4_096;
 
+/// Values that a saved distribution may have counted: far enough from the end of `u64` that going on overflows nothing.
+const MOST_COUNTED: u64 = 1 << 48;
+
 /// The distribution of finite values.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Quantiles {
     count: u64,
     least: f64,
@@ -33,7 +38,7 @@ pub(super) struct Quantiles {
     kept: Kept,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 enum Kept {
     /// All values, while they are at most [`EXACT`].
     Values(Vec<f64>),
@@ -92,6 +97,20 @@ impl Quantiles {
         }
     }
 
+    /// Whether adding values can have led here, for a distribution that was read from somewhere.
+    pub(super) fn is_sound(&self) -> bool {
+        let counted = match &self.kept {
+            Kept::Values(values) if values.len() <= EXACT && values.iter().all(|value| value.is_finite()) => {
+                Some(values.len() as u64)
+            }
+            Kept::Values(_) => None,
+            Kept::Buckets(buckets) => buckets.counted(),
+        };
+        counted == Some(self.count) && self.least.is_finite() && self.greatest.is_finite()
+            // `clamp` wants them in order; the two zeros are not, to it.
+            && (self.count == 0 || self.least <= self.greatest)
+    }
+
     fn extend_range(&mut self, least: f64, greatest: f64) {
         if self.count == 0 {
             (self.least, self.greatest) = (least, greatest);
@@ -116,7 +135,7 @@ impl Quantiles {
 }
 
 /// How many values each bucket holds that was hit.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Buckets {
     /// Mantissa bits, beyond [`DROPPED_BITS`], that are not looked at. They may reach into the exponent.
     coarseness: u32,
@@ -180,6 +199,18 @@ impl Buckets {
                 self.counts.push(count);
             }
         }
+    }
+
+    /// How many values are in all buckets; `None` when adding values cannot have led here.
+    fn counted(&self) -> Option<u64> {
+        let shift = Some(DROPPED_BITS.checked_add(self.coarseness)?).filter(|shift| *shift < u64::BITS)?;
+        let furthest = (f64::MAX.to_bits() >> shift) + 1;
+        let sound = self.numbers.len() == self.counts.len()
+            && self.numbers.len() <= MAX_BUCKETS
+            && self.numbers.is_sorted_by(|a, b| a < b)
+            && self.numbers.iter().all(|number| u64::from(number.unsigned_abs()) <= furthest)
+            && self.counts.iter().all(|count| (1..=MOST_COUNTED).contains(count));
+        sound.then(|| self.counts.iter().sum())
     }
 
     /// Looks at one bit less: neighbours that it told apart become one.

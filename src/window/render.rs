@@ -16,32 +16,52 @@ use std::sync::Arc;
 /// The groups of one window, sorted by key, with what was kept of each.
 pub(super) type Groups = Vec<(Box<[u8]>, Box<[State]>)>;
 
-/// Builds the rows of the window that starts at `start` (µs), in the order of `groups`, none of them late.
+/// A window, as its rows tell of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window {
+    /// In µs.
+    pub(super) start: i64,
+    pub(super) provisional: bool,
+}
+
+/// Builds the rows of a window, in the order of `groups`, none of them late.
 pub(super) fn render(
     plan: &Plan,
     converter: &RowConverter,
-    start: i64,
+    window: Window,
     groups: &Groups,
     failed: &mut u64,
 ) -> RecordBatch {
-    let mut columns = group_columns(plan, converter, groups);
+    let mut columns = key_columns(plan, converter, groups.iter().map(|(key, _)| &**key));
     columns.extend(plan.outputs.iter().map(|output| aggregate_column(output, groups)));
+    complete(plan, window, columns, groups.len(), failed)
+}
+
+/// Builds the `count` rows of a window whose group columns and aggregates are `columns`.
+pub(super) fn complete(
+    plan: &Plan,
+    window: Window,
+    mut columns: Vec<ArrayRef>,
+    count: usize,
+    failed: &mut u64,
+) -> RecordBatch {
     for (number, expression) in plan.derive.iter().enumerate() {
         let field = plan.inner.field(plan.inner.fields().len() - plan.derive.len() + number);
         let class = Class::of(field.data_type()).expect("a derived column was planned with its class");
         let seen = Arc::new(Schema::new(plan.inner.fields()[..columns.len()].to_vec()));
-        let rows = batch(seen, columns.clone(), groups.len());
+        let rows = batch(seen, columns.clone(), count);
         columns.push(finite(&to_class(&evaluate(expression, &rows, failed), class)));
     }
     let stamps = |time: i64| {
-        let times = TimestampMicrosecondArray::from_value(time, groups.len()).with_timezone("UTC");
+        let times = TimestampMicrosecondArray::from_value(time, count).with_timezone("UTC");
         Arc::new(times) as ArrayRef
     };
-    let mut all = vec![stamps(start), stamps(start + plan.size)];
+    let mut all = vec![stamps(window.start), stamps(window.start + plan.size)];
     all.append(&mut columns);
-    all.push(Arc::new(Int64Array::from_value(0, groups.len())));
-    all.push(Arc::new(BooleanArray::new(BooleanBuffer::new_unset(groups.len()), None)));
-    batch(plan.schema.clone(), all, groups.len())
+    all.push(Arc::new(Int64Array::from_value(0, count)));
+    let provisional = if window.provisional { BooleanBuffer::new_set(count) } else { BooleanBuffer::new_unset(count) };
+    all.push(Arc::new(BooleanArray::new(provisional, None)));
+    batch(plan.schema.clone(), all, count)
 }
 
 fn batch(schema: Arc<Schema>, columns: Vec<ArrayRef>, rows: usize) -> RecordBatch {
@@ -49,14 +69,17 @@ fn batch(schema: Arc<Schema>, columns: Vec<ArrayRef>, rows: usize) -> RecordBatc
     RecordBatch::try_new_with_options(schema, columns, &options).expect("the plan fixed the columns' types")
 }
 
-fn group_columns(plan: &Plan, converter: &RowConverter, groups: &Groups) -> Vec<ArrayRef> {
+/// The group columns of rows that have these keys.
+pub(super) fn key_columns<'k>(
+    plan: &Plan,
+    converter: &RowConverter,
+    keys: impl Iterator<Item = &'k [u8]>,
+) -> Vec<ArrayRef> {
     if plan.groups.is_empty() {
         return Vec::new();
     }
     let parser = converter.parser();
-    converter
-        .convert_rows(groups.iter().map(|(key, _)| parser.parse(key)))
-        .expect("the keys were made by this converter")
+    converter.convert_rows(keys.map(|key| parser.parse(key))).expect("the keys were made by this converter")
 }
 
 fn aggregate_column(output: &Output, groups: &Groups) -> ArrayRef {

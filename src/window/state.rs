@@ -5,12 +5,17 @@
 use super::distinct::{self, Distinct};
 use super::quantile::Quantiles;
 use arrow::array::{BooleanArray, Float64Array, Int64Array, StringArray};
+use serde::{Deserialize, Serialize};
 
 /// Magnitude from which on a float is not summed exactly any more; the sum becomes "no data" as an integer sum does
 /// that doesn't fit. 2^90 ≈ 1.2e27.
 const FLOAT_SUM_LIMIT: f64 = (1u128 << 90) as f64;
 /// 2^64, the resolution of the fraction of a sum.
 const FRACTION: f64 = 18_446_744_073_709_551_616.0;
+
+/// Records that a saved state may have counted: more than any pane sees, and far enough from the end of `i64` that
+/// going on to count overflows nothing.
+const MOST_COUNTED: i64 = 1 << 48;
 
 /// The values of an aggregate's argument, in one of few representations. Nulls are not looked at here: the caller
 /// selects rows. Floats that are selected are finite.
@@ -40,7 +45,9 @@ pub(super) enum Keep {
 }
 
 /// The part of an aggregate that one pane of one group has seen.
-#[derive(Debug, Clone)]
+///
+/// It is saved as it is; another order of variants or fields needs another `topology::state::VERSION`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum State {
     Count(i64),
     IntTotal { sum: i128, count: i64 },
@@ -65,6 +72,26 @@ impl State {
             Keep::FloatGreatest => Self::FloatGreatest(None),
             Keep::Quantiles => Self::Quantiles(Quantiles::default()),
             Keep::Distinct => Self::Distinct(Distinct::default()),
+        }
+    }
+
+    /// Whether this is what a pane could have kept for `keep`, for a state that was read from somewhere.
+    pub(super) fn is_sound(&self, keep: Keep) -> bool {
+        let counted = |count: i64| (0..=MOST_COUNTED).contains(&count);
+        let summed = |sum: i128| sum.unsigned_abs() <= 1 << 120;
+        match (self, keep) {
+            (Self::Count(count), Keep::Count) => counted(*count),
+            (Self::IntTotal { sum, count }, Keep::IntTotal) => summed(*sum) && counted(*count),
+            (Self::FloatTotal { sum, count }, Keep::FloatTotal) => {
+                summed(sum.whole) && summed(sum.fraction) && counted(*count)
+            }
+            (Self::IntLeast(_), Keep::IntLeast) | (Self::IntGreatest(_), Keep::IntGreatest) => true,
+            (Self::FloatLeast(value), Keep::FloatLeast) | (Self::FloatGreatest(value), Keep::FloatGreatest) => {
+                value.is_none_or(f64::is_finite)
+            }
+            (Self::Quantiles(quantiles), Keep::Quantiles) => quantiles.is_sound(),
+            (Self::Distinct(distinct), Keep::Distinct) => distinct.is_sound(),
+            _ => false,
         }
     }
 
@@ -184,7 +211,7 @@ fn hash_at(values: &Values, row: usize) -> u64 {
 }
 
 /// A sum of floats in fixed point, 2^-64 apart, so that it doesn't depend on the order of its terms.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct ExactSum {
     whole: i128,
     /// In units of 2^-64; up to 2^63 terms fit.

@@ -35,7 +35,13 @@ fn check_prints_each_broken_pipeline_with_place_and_remedy() {
 
 #[test]
 fn check_accepts_what_is_shipped_and_prints_json_on_request() {
-    let files = ["pipelines/demo.yaml", "pipelines/fly.yaml", "pipelines/fly-nats.yaml", "pipelines/kafka.yaml"];
+    let files = [
+        "pipelines/demo.yaml",
+        "pipelines/files.yaml",
+        "pipelines/fly.yaml",
+        "pipelines/fly-nats.yaml",
+        "pipelines/kafka.yaml",
+    ];
     assert_exit(&headrig().arg("check").args(files).output().unwrap(), 0);
     let output = headrig().args(["check", "--format", "json"]).args(files).output().unwrap();
     assert_exit(&output, 0);

@@ -235,9 +235,16 @@ fn the_members_of_a_queue_group_share_the_messages() {
 #[track_caller]
 fn assert_fails(source: &str, parts: &[&str]) -> Output {
     let folder = temporary();
-    let output = run(&prepare(folder.path(), "wrong", source, "1s")).output().unwrap();
+    let file = prepare(folder.path(), "wrong", source, "1s");
+    let output = run(&file).output().unwrap();
     assert_exit(&output, 1);
     let said = text(&output.stderr);
+    parts.iter().for_each(|part| assert!(said.contains(part), "{part:?} is not in:\n{said}"));
+    // The check says the same, with the place.
+    let checked = headrig().args(["check", "--connect"]).arg(&file).output().unwrap();
+    assert_exit(&checked, 78);
+    let said = text(&checked.stderr);
+    assert!(said.starts_with(&format!("{}:", file.display())), "{said}");
     parts.iter().for_each(|part| assert!(said.contains(part), "{part:?} is not in:\n{said}"));
     output
 }

@@ -4,6 +4,7 @@ use crate::harness::{Running, assert_exit, duckdb, headrig, pipeline, project, t
 use headrig::config;
 use headrig::record::raw::{PartitionId, Positions, RawBatch};
 use headrig::record::sample::WindowRows;
+use headrig::source::PartitionName;
 use headrig::time::EventTime;
 use headrig::topology::Flow;
 use std::fs;
@@ -110,16 +111,40 @@ fn alerts_fire_in_the_incidents_and_nowhere_else() {
     println!("{}", duckdb("alerts.py", &[&lines, folders[0].path(), &truth]));
 }
 
-/// All alert lines and all window results of a pipeline over the input, cut into batches of `records`.
-fn flow_over(input: &[u8], yaml: &str, records: usize) -> (String, Vec<WindowRows>) {
-    let refused = |_: &str| Err(std::io::ErrorKind::NotFound.into());
-    let mut plan = config::load("pipeline.yaml", yaml, &|_| None, &refused).unwrap();
-    let mut flow = Flow::new(&mut plan);
-    flow.open(PartitionId(0));
+/// What happens between two parts of the input.
+#[derive(Clone, Copy, PartialEq)]
+enum Between {
+    Nothing,
+    Restart,
+}
+
+/// All alert lines and all window results of a pipeline over the input, cut into batches of `records`, and into `parts` of which
+/// every other ends in a drain.
+fn flow_over(input: &[u8], yaml: &str, records: usize, parts: usize, between: Between) -> (String, Vec<WindowRows>) {
+    let name = PartitionName { source: "fly".into(), partition: "fly.ndjson".to_owned(), identity: String::new() };
+    let born = || {
+        let refused = |_: &str| Err(std::io::ErrorKind::NotFound.into());
+        Flow::new(&mut config::load("pipeline.yaml", yaml, &|_| None, &refused).unwrap())
+    };
+    let mut flow = born();
+    flow.open(PartitionId(0), &name);
     let arrival = EventTime::from_micros(1_800_000_000_000_000);
-    let mut alerts = Vec::new();
+    let (mut alerts, mut windows) = (Vec::new(), Vec::new());
     let lines: Vec<&[u8]> = input.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
-    for lines in lines.chunks(records) {
+    let batches = lines.chunks(records);
+    let part = batches.len().div_ceil(parts);
+    for (number, lines) in batches.enumerate() {
+        let parted = number > 0 && number % part == 0;
+        if parted && (number / part).is_multiple_of(2) {
+            windows.extend(flow.drain_windows());
+        }
+        if parted && between == Between::Restart {
+            let state = flow.save().unwrap();
+            flow = born();
+            flow.restore(&state).unwrap();
+            assert_eq!(flow.awaited(), std::slice::from_ref(&name));
+            flow.open(PartitionId(0), &name);
+        }
         let (mut bytes, mut ranges) = (Vec::new(), Vec::new());
         for line in lines {
             ranges.push(bytes.len() as u32..(bytes.len() + line.len()) as u32);
@@ -141,7 +166,8 @@ fn flow_over(input: &[u8], yaml: &str, records: usize) -> (String, Vec<WindowRow
         alerts.extend(more);
     }
     let lines: Vec<String> = alerts.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
-    (lines.join("\n"), flow.drain_windows())
+    windows.extend(flow.drain_windows());
+    (lines.join("\n"), windows)
 }
 
 #[test]
@@ -149,16 +175,34 @@ fn alerts_and_windows_do_not_depend_on_batches() {
     let Some((input, _)) = shared() else { return };
     let yaml = fs::read_to_string(project().join("pipelines/fly.yaml")).unwrap();
     let input = fs::read(input).unwrap();
-    let (alerts, windows) = flow_over(&input, &yaml, 8_192);
+    let (alerts, windows) = flow_over(&input, &yaml, 8_192, 1, Between::Nothing);
     assert_eq!(alerts.lines().count(), 4, "{alerts}");
     assert!(windows.len() > 500);
     for records in [1, 7, 1_000, 100_000] {
-        let (other_alerts, other_windows) = flow_over(&input, &yaml, records);
+        let (other_alerts, other_windows) = flow_over(&input, &yaml, records, 1, Between::Nothing);
         assert_eq!(alerts, other_alerts, "batches of {records}");
-        assert_eq!(windows.len(), other_windows.len(), "batches of {records}");
-        for (window, other) in windows.iter().zip(&other_windows) {
-            assert_eq!((&window.window, window.start, &window.rows), (&other.window, other.start, &other.rows));
-        }
+        assert_same(&windows, &other_windows);
+    }
+}
+
+fn assert_same(windows: &[WindowRows], others: &[WindowRows]) {
+    assert_eq!(windows.len(), others.len());
+    for (window, other) in windows.iter().zip(others) {
+        assert_eq!((&window.window, window.start, &window.rows), (&other.window, other.start, &other.rows));
+    }
+}
+
+#[test]
+fn alerts_and_windows_do_not_depend_on_restarts() {
+    let Some((input, _)) = shared() else { return };
+    let yaml = fs::read_to_string(project().join("pipelines/fly.yaml")).unwrap();
+    let input = fs::read(input).unwrap();
+    for (records, parts) in [(1_000, 3), (97, 60)] {
+        let (alerts, windows) = flow_over(&input, &yaml, records, parts, Between::Nothing);
+        assert_eq!(alerts.lines().count(), 4, "{alerts}");
+        let (other_alerts, other_windows) = flow_over(&input, &yaml, records, parts, Between::Restart);
+        assert_eq!(alerts, other_alerts, "batches of {records} in {parts} parts");
+        assert_same(&windows, &other_windows);
     }
 }
 

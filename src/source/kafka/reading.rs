@@ -227,7 +227,7 @@ impl<'o> Reading<'o> {
         while let Some(feed) = self.ready.pop_front() {
             let reached = match &feed {
                 Feed::Batch(batch) => Some((batch.partition, batch.end)),
-                Feed::Opened { .. } | Feed::Ended(_) | Feed::Claim { .. } | Feed::Seal(_) => None,
+                _ => None,
             };
             let patience = if self.paused { PAUSED } else { limits::KAFKA_STALL };
             if let Some(feed) = self.outlet.offer_blocking(feed, patience)? {

@@ -138,14 +138,7 @@ impl Nats {
         clock: Arc<dyn Clock>,
         setting: &Setting<'_>,
     ) -> Result<Self, SourceError> {
-        let login = Login {
-            user: config.user.as_ref(),
-            password: config.password.as_ref(),
-            token: config.token.as_ref(),
-            creds: config.creds.as_ref(),
-            tls: config.tls.as_ref(),
-        };
-        let server = Server::new(&config.url.value, login)?;
+        let server = config.server()?;
         let subject = config.subject.value.clone();
         let client = format!("headrig-{}-{name}", setting.pipeline);
         let spooled = Spooled::open(name, &subject, &config.spool, stored, setting, clock.as_ref())?;
@@ -162,6 +155,26 @@ impl Nats {
         let queue = config.queue.as_ref().map(|queue| queue.value.clone());
         Ok(Self { server, subject, queue, stall: config.stall, client, spooled, watch })
     }
+}
+
+impl NatsConfig {
+    fn server(&self) -> Result<Server, NatsError> {
+        let login = Login {
+            user: self.user.as_ref(),
+            password: self.password.as_ref(),
+            token: self.token.as_ref(),
+            creds: self.creds.as_ref(),
+            tls: self.tls.as_ref(),
+        };
+        Server::new(&self.url.value, login)
+    }
+}
+
+/// Connects and asks whether we may listen; leaves nothing behind.
+pub(super) fn try_listening(config: &NatsConfig, name: &str, setting: &Setting<'_>) -> Result<(), SourceError> {
+    let server = config.server()?;
+    let client = format!("headrig-{}-{name}", setting.pipeline);
+    Ok(probe(async || may_listen(&server, &client, &config.subject.value).await, &server.address())?)
 }
 
 /// Whether the server lets us listen. Not as a member of the queue group: its messages would be lost.
