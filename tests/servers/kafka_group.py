@@ -142,6 +142,10 @@ class Daemon:
         self.start()
 
     def stop(self):
+        # Before it has said something it may not know signals yet.
+        deadline = time.monotonic() + PATIENCE
+        while len(self.says()) == self.from_here and self.process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(PATIENCE)
         if code != 0:
