@@ -5,7 +5,7 @@
     kafka_group.py zombie          a daemon is held (SIGSTOP) for longer than its session, and goes on
 
 Needs DuckDB, and the program in HEADRIG. EVENTS, RATE, KILLS and SEED change what is done; with one SEED the pauses between kills
-are the same. While it runs, a reader polls the archive through DuckDB: it must never meet an error or a row twice.
+are the same. While it runs, a reader polls the archive through DuckDB: it must never meet an error or a row twice. At the end `headrig verify --deep` must find nothing.
 Ends with 0 and a line `ok …`, or says what was wrong, shows the logs and ends with 1.
 """
 
@@ -142,6 +142,10 @@ class Daemon:
         self.start()
 
     def stop(self):
+        # Before it has said something it may not know signals yet.
+        deadline = time.monotonic() + PATIENCE
+        while len(self.says()) == self.from_here and self.process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(PATIENCE)
         if code != 0:
@@ -227,6 +231,9 @@ class Stage:
         rows, twice = self.reader.count()
         if self.reader.wrong or (rows, twice) != (self.produced, 0):
             raise Failure(self.reader.wrong or f"{rows} rows, {twice} of them twice; {self.produced} were produced")
+        verified = subprocess.run([HEADRIG, "verify", "--deep", self.archive], capture_output=True, text=True)
+        if verified.returncode != 0:
+            raise Failure(f"verify finds: {verified.stdout}{verified.stderr}")
         print("ok", f"{rows} rows, each once, of {self.produced};", f"{self.reader.polls} polls;", *words, flush=True)
 
 

@@ -288,7 +288,9 @@ impl<'o> Reading<'o> {
     }
 
     pub(super) fn commit(&self, offsets: &TopicPartitionList) {
+        // Who reads beside the group may not speak for a member, which may be this daemon's own ghost: the broker would fence it.
         if offsets.count() > 0
+            && !self.kafka.bounded
             && let Err(error) = self.kafka.client.commit(offsets, CommitMode::Async)
         {
             tracing::debug!(%error, "cannot commit offsets to the Kafka group");
