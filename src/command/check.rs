@@ -76,7 +76,6 @@ fn unreachable_parts(plan: &config::Plan, clock: &Arc<dyn Clock>) -> Vec<Problem
     let setting = Setting {
         pipeline: &plan.pipeline,
         data_dir: &data_dir,
-        instance: None,
         archived: plan.archive.is_some(),
         instance: None,
         telemetry: &telemetry,
