@@ -26,6 +26,8 @@
 
 mod bucket;
 mod chain;
+#[cfg(test)]
+mod chain_tests;
 mod check;
 mod claim;
 mod crew;
@@ -40,6 +42,7 @@ mod folder;
 mod hex;
 mod hybrid;
 mod inspect;
+mod instance;
 mod partition;
 mod plan;
 mod seal;
@@ -53,6 +56,7 @@ mod verify;
 mod writer;
 
 pub use error::ArchiveError;
+pub use instance::{Instance, InstanceError};
 pub use plan::{ArchivePlan, Identified, Opened, Sealed, Sealing, Sharing};
 pub use table::Kind;
 #[cfg(test)]

@@ -19,7 +19,8 @@ impl Archive {
     /// When a file cannot be written, synced or placed, or another writer has sealed or claimed meanwhile. Whether the seal
     /// was committed is found out by opening the archive again.
     pub fn seal(&mut self, sealing: &Sealing) -> Result<Receipt, ArchiveError> {
-        let idle = self.staging.rows() == 0 && self.moves(sealing).is_empty() && sealing.state == self.state;
+        let still = self.moves(sealing).is_empty() && !self.forgets(&sealing.checkpoint);
+        let idle = self.staging.rows() == 0 && still && sealing.state == self.state;
         if !self.broken && idle {
             let checkpoint = self.checkpoint();
             return Ok(Receipt { checkpoint, rows: 0, files: 0, bytes: 0, tables: Vec::new(), type_clashes: 0 });
@@ -58,6 +59,12 @@ impl Archive {
         sealing.checkpoint.partitions.iter().filter_map(stretch).collect()
     }
 
+    /// Whether the flow has forgotten a partition of a source that nobody shares.
+    fn forgets(&self, checkpoint: &Checkpoint) -> bool {
+        let mut own = self.held.keys().filter(|name| !self.shared.contains(&name.0));
+        own.any(|name| checkpoint.find(&name.0, &name.1).is_none())
+    }
+
     /// Shared partitions of which something was read since the last seal have to be this chain's.
     fn check_held(&self, checkpoint: &Checkpoint) -> Result<(), ArchiveError> {
         for now in checkpoint.partitions.iter().filter(|now| self.shared.contains(&now.source)) {
@@ -86,25 +93,52 @@ impl Archive {
 
     /// Another entry is where `entry` should be: goes behind it when it is a claim that can be granted.
     fn give_way(&mut self, entry: &mut Entry, there: Entry) -> Result<(), ArchiveError> {
-        let path = || PathBuf::from(self.place.store.show(&self.place.keys.entry(&there.chain, there.number)));
-        let (Act::Claim { by }, Act::Seal(seal)) = (&there.act, &entry.act) else {
-            return Err(ArchiveError::Conflict { path: path(), owner: there.writer });
+        let spans = if let Act::Seal(seal) = &entry.act { seal.spans.as_slice() } else { &[] };
+        self.grant(there, spans)?;
+        let is_gone = |held: &chain::Held| {
+            let is_it = |given: &chain::Given| given.source == held.at.source && given.partition == held.at.partition;
+            self.given.iter().any(|given| is_it(given) && given.epoch > held.epoch)
         };
-        for given in &there.given {
-            let is_it = |source: &str, partition: &str| given.source == source && given.partition == partition;
-            if seal.spans.iter().any(|span| is_it(&span.source, &span.partition)) {
-                let (source_name, partition) = (given.source.clone(), given.partition.clone());
-                return Err(ArchiveError::Taken { path: path(), source_name, partition, by: by.clone() });
-            }
-            entry.holds.retain(|held| !is_it(&held.at.source, &held.at.partition));
-            let name = (given.source.clone(), given.partition.clone());
-            if let Some(Holding { at, .. }) = self.held.remove(&name) {
-                self.lost.insert(name, (by.clone(), at.map_or(0, |at| at.position)));
-            }
+        entry.holds.retain(|held| !is_gone(held));
+        entry.given.clone_from(&self.given);
+        entry.number = self.number;
+        Ok(())
+    }
+
+    /// Takes note of claims that others have put behind the newest entry that this writer knows. Only where nothing is staged:
+    /// what is staged may be of partitions that are no longer its own, and then the next seal has to find that out.
+    pub(super) fn catch_up(&mut self) -> Result<(), ArchiveError> {
+        if self.staging.rows() > 0 {
+            return Ok(());
         }
-        self.given.clone_from(&there.given);
-        entry.given = there.given;
-        entry.number = there.number + 1;
+        while let Some(there) = chain::entry(self.place.store.as_ref(), &self.place.keys, &self.chain, self.number)? {
+            self.grant(there, &[])?;
+        }
+        Ok(())
+    }
+
+    /// Gives away what `there`, the entry at this writer's next number, claims; `spans` are about to be sealed.
+    fn grant(&mut self, there: Entry, spans: &[Stretch]) -> Result<(), ArchiveError> {
+        let path = PathBuf::from(self.place.store.show(&self.place.keys.entry(&there.chain, there.number)));
+        if matches!(there.act, Act::Seal(_)) {
+            return Err(ArchiveError::Conflict { path, owner: there.writer });
+        }
+        self.given.clear();
+        for given in there.given {
+            let name = (given.source.clone(), given.partition.clone());
+            // The claim repeats older ones, and what they took may have been claimed back since.
+            if self.held.get(&name).is_some_and(|holding| holding.epoch >= given.epoch) {
+                continue;
+            }
+            if spans.iter().any(|span| span.source == name.0 && span.partition == name.1) {
+                return Err(ArchiveError::Taken { path, source_name: name.0, partition: name.1, by: given.to });
+            }
+            if let Some(Holding { at, .. }) = self.held.remove(&name) {
+                self.lost.insert(name, (given.to.clone(), at.map_or(0, |at| at.position)));
+            }
+            self.given.push(given);
+        }
+        self.number = there.number + 1;
         Ok(())
     }
 

@@ -220,6 +220,7 @@ impl Archive {
     /// When the claims cannot be put. Which of them were is found out by claiming again.
     pub fn claim(&mut self, partitions: &[(String, String)]) -> Result<Checkpoint, ArchiveError> {
         self.guarded(|archive| {
+            archive.catch_up()?;
             archive.take_over(partitions)?;
             let at = |name: &Name| archive.held.get(name).and_then(|holding| holding.at.clone());
             Ok(Checkpoint { partitions: partitions.iter().filter_map(at).collect() })

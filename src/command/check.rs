@@ -77,6 +77,7 @@ fn unreachable_parts(plan: &config::Plan, clock: &Arc<dyn Clock>) -> Vec<Problem
         pipeline: &plan.pipeline,
         data_dir: &data_dir,
         archived: plan.archive.is_some(),
+        instance: None,
         telemetry: &telemetry,
     };
     let sources = plan.sources.iter().filter_map(|(name, source)| source.probe(name, Arc::clone(clock), &setting));

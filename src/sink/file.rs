@@ -27,12 +27,15 @@ impl FileConfig {
         let there = path.ancestors().find(|part| part.exists());
         // A relative path's last ancestor is the empty one, which stands for the working directory.
         let there = there.filter(|part| !part.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let tried = rustix::fs::access(there, rustix::fs::Access::WRITE_OK).map_err(io::Error::from);
-        let tried = tried.and_then(|()| match (there == path, there.is_dir()) {
+        let tried = match (there == path, there.is_dir()) {
             (true, true) => Err(io::ErrorKind::IsADirectory.into()),
+            (true, false) => fs::OpenOptions::new().append(true).open(path).map(drop),
             (false, false) => Err(io::ErrorKind::NotADirectory.into()),
-            _ => Ok(()),
-        });
+            (false, true) => match fs::metadata(there) {
+                Ok(metadata) if metadata.permissions().readonly() => Err(io::ErrorKind::PermissionDenied.into()),
+                looked_at => looked_at.map(drop),
+            },
+        };
         let error = SinkError::File { action: "open", path: path.to_owned(), cause: tried.err()? };
         let mut problem = self.path.problem(error.to_string());
         problem.hint = error.hint().map(str::to_owned);

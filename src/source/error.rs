@@ -1,6 +1,6 @@
 //! What can go wrong with a source, and what to do about it.
 
-use super::broker::BrokerError;
+use super::kafka::BrokerError;
 use super::nats::NatsError;
 use super::spool::SpoolError;
 use std::io;

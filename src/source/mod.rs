@@ -5,6 +5,9 @@
 //! slow, the source waits there. A source never acknowledges anything by itself; it is told what is stored, as a
 //! [`Checkpoint`]: while it runs by [`Outlet::sealed`], and at the next start.
 //!
+//! Several daemons may share the partitions of a source. Then one is claimed ([`Feed::Claim`]) before it is read, and all of
+//! it is sealed ([`Feed::Seal`]) before it is given to another daemon.
+//!
 //! The order of a source's [`Feed`]s per partition is: `Opened` (only for those that were not known when it was
 //! connected), any number of `Batch`es whose positions only grow and of `Identified`, at most one `Ended`, and after it
 //! at most one `Forgotten`. A partition that went to another
@@ -16,7 +19,6 @@
 //! again (`nats`) put what comes into a `spool` on disk, which is then what they read (`spooled`). `jetstream` keeps its
 //! position in the stream, and pulls no faster than the pipeline takes.
 
-mod broker;
 mod error;
 mod file;
 mod fingerprint;
@@ -25,10 +27,8 @@ mod generate;
 mod jetstream;
 mod kafka;
 mod known;
-mod lane;
 mod lines;
 pub mod nats;
-mod offsets;
 mod outlet;
 mod pulled;
 mod scan;
@@ -39,11 +39,10 @@ mod structlog;
 mod tail;
 #[cfg(test)]
 mod testing;
-mod topics;
 pub mod traffic;
 
-pub use broker::BrokerError;
 pub use error::SourceError;
+pub use kafka::BrokerError;
 pub use outlet::{Buffers, Closed, Outlet};
 pub use spool::SpoolError;
 
@@ -144,6 +143,8 @@ pub struct Setting<'s> {
     pub data_dir: &'s Path,
     /// Whether there is an archive, which will say what is sealed.
     pub archived: bool,
+    /// What tells this daemon from others that share its sources, and stays the same when it is started again.
+    pub instance: Option<&'s str>,
     pub telemetry: &'s SelfMetrics,
 }
 
@@ -153,7 +154,7 @@ impl Config {
         match self {
             Self::Stdin(_) | Self::Generate(_) => Vec::new(),
             Self::File(config) => file::check(config),
-            Self::Kafka(config) => topics::check(config),
+            Self::Kafka(config) => kafka::check(config),
             Self::Nats(config) => nats::check(config),
             Self::Jetstream(config) => jetstream::check(config),
         }
@@ -204,7 +205,7 @@ impl Config {
             Self::File(config) if config.follow => Box::new(follow::Follow::connect(config, name, stored, setting)?),
             Self::File(config) => Box::new(file::Files::connect(config, name, stored, setting)?),
             Self::Generate(config) => Box::new(generate::Generate::new(config, name, clock)),
-            Self::Kafka(config) => Box::new(kafka::Kafka::connect(config, name, stored, clock.as_ref())?),
+            Self::Kafka(config) => Box::new(kafka::Kafka::connect(config, name, stored, clock.as_ref(), setting)?),
             Self::Nats(config) => Box::new(nats::Nats::connect(config, name, stored, clock, setting)?),
             Self::Jetstream(config) => Box::new(jetstream::Jetstream::connect(config, name, stored, setting)?),
         })

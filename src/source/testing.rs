@@ -19,7 +19,7 @@ pub(super) fn clock() -> Arc<dyn Clock> {
 
 /// A pipeline `p` with an archive, and its own folder for what outlives it.
 pub(super) fn setting<'s>(folder: &'s Path, telemetry: &'s SelfMetrics) -> Setting<'s> {
-    Setting { pipeline: "p", data_dir: folder, archived: true, telemetry }
+    Setting { pipeline: "p", data_dir: folder, archived: true, instance: None, telemetry }
 }
 
 pub(super) fn config(folder: &Path, paths: &[&str], follow: bool) -> Config {

@@ -3,11 +3,10 @@
 use super::Surroundings;
 use super::books::{Books, Outgoing};
 use super::flow::Flow;
-use super::instance::{self, Instance, InstanceError};
 use super::memory::Memory;
 use super::progress::Progress;
 use super::state::Restored;
-use crate::archive::{Archive, ArchiveError, ArchivePlan, FlushConfig, Kind, Opened, Sharing};
+use crate::archive::{Archive, ArchiveError, ArchivePlan, FlushConfig, Instance, InstanceError, Kind, Opened, Sharing};
 use crate::config::Plan;
 use crate::sink::{self, Route, Sink, SinkError};
 use crate::source::{Setting, Source, SourceError};
@@ -76,6 +75,7 @@ impl Connected {
             pipeline: &pipeline,
             data_dir: &surroundings.data_dir,
             archived: archive.is_some(),
+            instance: instance.as_ref().map(|instance| instance.name.as_str()),
             telemetry: &surroundings.telemetry,
         };
         for (name, config) in &plan.sources {
@@ -204,8 +204,8 @@ fn connect_archive(plan: &Plan, surroundings: &Surroundings) -> Result<OpenArchi
     let Some(config) = &plan.archive else { return Ok((None, Opened::default(), None)) };
     let shared: Vec<String> =
         plan.sources.iter().filter(|(_, source)| source.is_shared()).map(|(name, _)| name.clone()).collect();
-    let sharing = (!shared.is_empty())
-        .then(|| instance::take(&surroundings.data_dir, &plan.pipeline, surroundings.clock.now().micros()));
+    let sharing =
+        (!shared.is_empty()).then(|| Instance::take(&surroundings.data_dir, &plan.pipeline, surroundings.clock.now()));
     let failed = |source| ConnectError::Instance { pipeline: plan.pipeline.clone(), source };
     let sharing = sharing.transpose().map_err(failed)?;
     let (sharing, instance) = match sharing {

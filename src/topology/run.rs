@@ -219,8 +219,9 @@ impl Runner {
             }
             if self.storing.as_ref().is_some_and(Storing::has_failed) {
                 // Nothing can be stored any more. A source with nothing to hand on wouldn't notice that the queue is
-                // closed, and is told.
+                // closed, and is told; one that waits for a seal would wait for ever.
                 stop.cancel();
+                self.seals_asked.clear();
                 break;
             }
             while let Some(result) = tasks.try_join_next() {

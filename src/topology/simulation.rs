@@ -382,7 +382,7 @@ pub(super) fn some_faults(seed: u64, life: u64) -> Faults {
 #[test]
 fn whatever_fails_and_dies_the_archive_and_the_alerts_are_those_of_a_clean_run() {
     let fired = std::sync::atomic::AtomicU64::new(0);
-    for_each_seed(seeds(5_000), |seed| {
+    for_each_seed(seeds(2_000), |seed| {
         let (expected, _) = clean(seed);
         let (world, _) = simulate(seed, |life| some_faults(seed, life));
         assert_same(&format!("seed {seed}"), &expected, &world);

@@ -128,7 +128,7 @@ impl Group {
 #[test]
 fn daemons_that_share_partitions_store_each_record_once() {
     let taken = std::sync::atomic::AtomicU64::new(0);
-    for_each_seed(seeds(1_500), |seed| {
+    for_each_seed(seeds(300), |seed| {
         let (expected, _) = clean(seed);
         let mut group = Group::new(seed);
         for _ in 0..150 {

@@ -197,7 +197,8 @@ impl Broker {
         let consumer: BaseConsumer = self.settings().set("group.id", group).create().unwrap();
         let mut wanted = TopicPartitionList::new();
         wanted.add_partition_range(topic, 0, partitions - 1);
-        let known = consumer.committed_offsets(wanted, PATIENCE).unwrap();
+        // The coordinator of a new group is known after a moment.
+        let Ok(known) = consumer.committed_offsets(wanted, PATIENCE) else { return 0 };
         let offset = |offset| if let Offset::Offset(offset) = offset { offset } else { 0 };
         known.elements().iter().map(|element| offset(element.offset())).sum()
     }
@@ -285,6 +286,54 @@ fn a_broker_that_restarts_is_waited_for_and_the_group_learns_what_is_sealed() {
     assert_eq!(rows(&archive), (u64::from(2 * EVENTS), 0), "what is committed is sealed");
     running.signal(Signal::TERM);
     assert_eq!(running.wait(), Some(0));
+    assert_eq!(rows(&archive), (u64::from(2 * EVENTS), 0));
+}
+
+/// Several daemons in a group, by a script with a broker of its own; it needs a process that restarts what it has killed.
+fn group(scenario: &str, settings: &[(&str, &str)]) {
+    // Kept, so that two brokers aren't busy at once.
+    let Some(_broker) = Broker::real() else { return };
+    let script = project().join("tests/servers/kafka_group.py");
+    let mut command = python();
+    command.arg(script).arg(scenario).env("HEADRIG", env!("CARGO_BIN_EXE_headrig")).envs(settings.iter().copied());
+    let output = command.output().unwrap();
+    let said = text(&output.stdout);
+    assert!(output.status.success() && said.contains("\nok "), "{said}\n{}", text(&output.stderr));
+}
+
+#[test]
+fn a_second_daemon_comes_and_goes_and_every_record_is_there_once() {
+    group("rebalance", &[("EVENTS", "60000")]);
+}
+
+#[test]
+fn two_daemons_that_are_killed_again_and_again_lose_and_double_nothing() {
+    group("kills", &[("EVENTS", "200000"), ("KILLS", "6"), ("RATE", "4000")]);
+}
+
+#[test]
+fn a_daemon_that_was_held_while_another_took_over_doubles_nothing() {
+    group("zombie", &[("EVENTS", "60000")]);
+}
+
+/// Claims everything, also what a daemon holds that has ended.
+#[test]
+fn a_run_to_the_end_takes_over_what_a_daemon_has_left() {
+    const EVENTS: u32 = 20_000;
+    let Some(broker) = Broker::real() else { return };
+    broker.create("once", 6);
+    assert!(broker.generate("once", EVENTS).status().unwrap().success());
+    let folder = temporary();
+    let archive = folder.path().join("a");
+    let file = pipeline(folder.path(), &yaml(&archive, &source(&broker.plain(), "once", "")));
+    let data = |name: &str| format!("--data-dir={}", folder.path().join(name).display());
+    let mut running = Running::start(headrig().args(["run", &data("one")]).arg(&file));
+    until(PATIENCE, || broker.committed("g-once", "once", 6) == i64::from(EVENTS));
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait(), Some(0));
+    assert!(broker.generate("once", EVENTS).args(["--seed", "8"]).status().unwrap().success());
+    let output = headrig().args(["run", "--once", &data("two")]).arg(&file).output().unwrap();
+    assert_exit(&output, 0);
     assert_eq!(rows(&archive), (u64::from(2 * EVENTS), 0));
 }
 
@@ -433,6 +482,10 @@ fn a_wrong_setting_is_named() {
         let output = run(&brokers, "settings", &more);
         assert_exit(&output, 1);
         assert_says(&output, &parts);
+        // The check says the same, with the place of `brokers`.
+        let checked = headrig().args(["check", "--connect"]).arg(folder.path().join("pipeline.yaml")).output().unwrap();
+        assert_exit(&checked, 78);
+        assert_says(&checked, &[parts, vec!["pipeline.yaml:3:"]].concat());
     }
     let output = run(&plain, "setting", "");
     assert_exit(&output, 1);

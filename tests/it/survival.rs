@@ -126,8 +126,8 @@ fn check_connect_names_what_cannot_be_reached() {
     let alerts = format!("{}/alerts.ndjson", file.parent().unwrap().display());
     let cases = [
         (yaml.clone(), "3:", "cannot find file"),
-        (yaml.replace("follow: false", "follow: true").replace(&archive, &taken), "14:", "cannot make the folder"),
-        (yaml.replace("follow: false", "follow: true").replace(&alerts, &taken), "15:", "cannot open"),
+        (yaml.replace("follow: false", "follow: true").replace(&archive, &taken), "12:", "cannot make the folder"),
+        (yaml.replace("follow: false", "follow: true").replace(&alerts, &taken), "13:", "cannot open"),
     ];
     for (yaml, line, message) in cases {
         let output = check(&yaml);

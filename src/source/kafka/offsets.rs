@@ -1,8 +1,8 @@
 //! Records with offsets of their own → batches.
 
-use super::Buffers;
 use crate::limits::{BATCH_BYTES, BATCH_RECORDS, RECORD_BYTES};
 use crate::record::raw::{Offset, PartitionId, Positions, RawBatch};
+use crate::source::Buffers;
 use crate::time::EventTime;
 
 /// What one partition has brought and not handed on yet.

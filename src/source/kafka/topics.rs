@@ -1,11 +1,11 @@
 //! What can be said of a Kafka source's settings from the text alone.
 
-use super::KafkaConfig;
 use crate::place::{Located, Place, Problem};
+use crate::source::KafkaConfig;
 use std::collections::BTreeSet;
 
 /// Says what is wrong with the settings as texts.
-pub(super) fn check(config: &KafkaConfig) -> Vec<Problem> {
+pub(crate) fn check(config: &KafkaConfig) -> Vec<Problem> {
     let mut problems = Vec::new();
     for broker in config.brokers.value.split(',') {
         let port = broker.trim().rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));

@@ -1,9 +1,9 @@
 //! One partition of a topic while it is read, and what a message does to it.
 
-use super::Outlet;
 use super::broker::Key;
 use super::offsets::Offsets;
 use crate::record::raw::{Offset, PartitionId};
+use crate::source::Outlet;
 use crate::time::EventTime;
 use crate::time::clock::Monotonic;
 use rdkafka::message::{BorrowedMessage, Message};

@@ -4,6 +4,7 @@
 //! for anybody. Daemons that run side by side over one data folder take the first name that is free.
 
 use crate::limits;
+use crate::time::EventTime;
 use rustix::fs::FlockOperation;
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
@@ -21,13 +22,22 @@ pub enum InstanceError {
 
 /// A name, and the lock that keeps others from taking it.
 #[derive(Debug)]
-pub(super) struct Instance {
-    pub(super) name: String,
+pub struct Instance {
+    pub name: String,
     _lock: File,
 }
 
-/// Takes the first name that no running daemon has; makes one where there is none yet.
-pub(super) fn take(data_dir: &Path, pipeline: &str, started_us: i64) -> Result<Instance, InstanceError> {
+impl Instance {
+    /// Takes the first name that no running daemon has; makes one where there is none yet.
+    ///
+    /// # Errors
+    /// When the data folder cannot be written, or all its names are taken.
+    pub fn take(data_dir: &Path, pipeline: &str, started: EventTime) -> Result<Self, InstanceError> {
+        take(data_dir, pipeline, started.micros())
+    }
+}
+
+fn take(data_dir: &Path, pipeline: &str, started_us: i64) -> Result<Instance, InstanceError> {
     let folder = data_dir.join("instances");
     let failed = |path: &Path| {
         let path = path.to_owned();

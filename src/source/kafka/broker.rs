@@ -5,9 +5,9 @@
 //! start those are collected for a few seconds, so that a wrong password is told as that and not as silence. Later they
 //! are logged once per outage, and only what waiting cannot heal ends the source.
 
-use super::{KafkaConfig, Mechanism};
 use crate::limits;
 use crate::place::did_you_mean;
+use crate::source::{KafkaConfig, Mechanism};
 use crate::time::Span;
 use crate::time::clock::Clock;
 use rdkafka::ClientContext;
@@ -16,12 +16,15 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
-use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// One try of the first contact. A cluster that is there answers in a few milliseconds.
 const TRY: Duration = Duration::from_millis(500);
+
+/// Between two tries, where an answer came at once.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// Why Kafka cannot be read. Each says whose it is: the configuration's, the cluster's, or that of what was done to the
 /// topic.
@@ -87,20 +90,23 @@ pub(super) type Key = (String, i32);
 /// A consumer, and what its callbacks leave for whoever polls it.
 pub(super) type Client = BaseConsumer<Desk>;
 
-/// What the group has decided.
+/// What the group has decided. It decides nothing more until this is done, by [`take_up`] or [`give_up`].
 #[derive(Debug)]
 pub(super) enum Change {
     Assigned(Vec<Key>),
-    Revoked(Vec<Key>),
-    Failed(KafkaError),
+    /// When they are `lost`, others may read them already.
+    Revoked {
+        keys: Vec<Key>,
+        lost: bool,
+    },
 }
 
 /// Where callbacks put what they are told, all within `poll` and on its thread.
 #[derive(Debug, Default)]
 pub(super) struct Desk {
     changes: Mutex<Vec<Change>>,
-    /// Where to read on in each partition; what isn't here is read from its start.
-    positions: Mutex<HashMap<Key, u64>>,
+    /// Nobody takes changes any more, so they are done at once: a client waits for that before it ends.
+    closing: AtomicBool,
     /// The most telling of the troubles since it was last taken.
     trouble: Mutex<Option<(RDKafkaErrorCode, String)>>,
 }
@@ -110,17 +116,9 @@ impl Desk {
         std::mem::take(&mut *lock(&self.changes))
     }
 
-    pub(super) fn position(&self, key: &Key) -> Option<u64> {
-        lock(&self.positions).get(key).copied()
-    }
-
-    pub(super) fn set_position(&self, key: Key, position: u64) {
-        lock(&self.positions).insert(key, position);
-    }
-
-    /// Where to begin with a partition.
-    pub(super) fn offset(&self, key: &Key) -> Offset {
-        self.position(key).map_or(Offset::Beginning, |position| Offset::Offset(position as i64))
+    /// From now on changes are done where they are told.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
     }
 
     fn trouble(&self) -> Option<(RDKafkaErrorCode, String)> {
@@ -164,26 +162,24 @@ fn weight(code: RDKafkaErrorCode) -> u8 {
 }
 
 impl ConsumerContext for Desk {
-    /// Positions come from the archive, whatever the group thinks.
+    /// Only notes what has to be done: claiming and sealing take their time, in which other partitions go on. librdkafka
+    /// waits for it as long as the client is polled.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
-        let keys: Vec<Key> =
-            partitions.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
         let assigned = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        let done = if assigned {
-            let set = partitions.elements().iter_mut().zip(&keys).try_for_each(|(element, key)| {
-                // A change of a list in memory, which fails only for offsets that are none.
-                element.set_offset(self.offset(key))
-            });
-            set.and_then(|()| consumer.incremental_assign(partitions))
-        } else {
-            consumer.incremental_unassign(partitions)
-        };
-        let change = match done {
-            Ok(()) if assigned => Change::Assigned(keys),
-            Ok(()) => Change::Revoked(keys),
-            Err(error) => Change::Failed(error),
-        };
-        lock(&self.changes).push(change);
+        if self.closing.load(Ordering::Relaxed) {
+            let done = match assigned {
+                true => consumer.incremental_assign(partitions),
+                false => consumer.incremental_unassign(partitions),
+            };
+            if let Err(error) = done {
+                tracing::debug!(%error, "Kafka client refuses a change while it ends");
+            }
+            return;
+        }
+        let elements = partitions.elements();
+        let keys = elements.iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
+        let lost = !assigned && consumer.assignment_lost();
+        lock(&self.changes).push(if assigned { Change::Assigned(keys) } else { Change::Revoked { keys, lost } });
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
@@ -194,15 +190,79 @@ impl ConsumerContext for Desk {
     }
 }
 
-/// Makes the client. librdkafka starts threads, and connects when it is first asked for something.
+/// Begins to read partitions that the group has given, each from its offset. Without a group these are all.
+pub(super) fn take_up(client: &Client, partitions: &[(Key, Option<u64>)], in_group: bool) -> KafkaResult<()> {
+    let mut all = TopicPartitionList::new();
+    for ((topic, number), position) in partitions {
+        let offset = position.map_or(Offset::Beginning, |position| Offset::Offset(position as i64));
+        all.add_partition_offset(topic, *number, offset)?;
+    }
+    if in_group { client.incremental_assign(&all) } else { client.assign(&all) }
+}
+
+/// Lets go of partitions that the group has taken away; only now it gives them to others.
+pub(super) fn give_up(client: &Client, keys: &[Key]) -> KafkaResult<()> {
+    let mut all = TopicPartitionList::new();
+    for (topic, number) in keys {
+        all.add_partition(topic, *number);
+    }
+    client.incremental_unassign(&all)
+}
+
+/// From where to where a partition has records now: the oldest, and the end (exclusive). `Err` inside when nobody answers,
+/// which will pass.
+///
+/// # Errors
+/// As [`passing`].
+pub(super) fn extent(client: &Client, (topic, number): &Key) -> Result<Result<(u64, u64), String>, BrokerError> {
+    match client.fetch_watermarks(topic, *number, TRY) {
+        Ok((least, end)) => Ok(Ok((least.max(0) as u64, end.max(0) as u64))),
+        Err(error) => {
+            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+            let reason = passing(&KafkaError::MessageConsumption(code), client.context())?;
+            tracing::debug!(topic, number, reason, "cannot find the ends of a Kafka partition for now");
+            Ok(Err(reason))
+        }
+    }
+}
+
+/// As [`extent`], tried again for up to [`limits::KAFKA_CONNECT`]: brokers that have just started don't know at once which of them
+/// leads a partition.
+///
+/// # Errors
+/// As [`extent`], or when nobody answers.
+pub(super) fn first_extent(
+    client: &Client,
+    brokers: &str,
+    key: &Key,
+    clock: &dyn Clock,
+) -> Result<(u64, u64), BrokerError> {
+    let started = clock.monotonic();
+    loop {
+        match extent(client, key)? {
+            Ok(found) => return Ok(found),
+            Err(reason) if clock.monotonic().since(started) >= limits::KAFKA_CONNECT => {
+                return Err(BrokerError::Unreachable { brokers: brokers.to_owned(), reason });
+            }
+            // What is said at once would be said again at once.
+            Err(_) => drop(client.poll(AGAIN)),
+        }
+    }
+}
+
+/// Makes the client. `instance` tells it from the group's other members for as long as a session lasts, also when it is
+/// started again. librdkafka starts threads, and connects when it is first asked for something.
 ///
 /// # Errors
 /// When librdkafka doesn't take the settings, or cannot read a file that they name.
-pub(super) fn client(config: &KafkaConfig) -> Result<Client, BrokerError> {
+pub(super) fn client(config: &KafkaConfig, instance: Option<&str>) -> Result<Client, BrokerError> {
     let mut settings = ClientConfig::new();
     settings.set("bootstrap.servers", &config.brokers.value);
     settings.set("group.id", &config.group.value);
     settings.set("client.id", "headrig");
+    if let Some(instance) = instance {
+        settings.set("group.instance.id", instance);
+    }
     // Positions are the archive's; a position that is not there any more is an error and never a guess.
     settings.set("enable.auto.commit", "false");
     settings.set("enable.auto.offset.store", "false");
