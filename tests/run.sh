@@ -4,7 +4,7 @@
 #   tests/run.sh              everything
 #   tests/run.sh FILTER       only tests whose name contains FILTER, without formatting and lints
 #
-# What is installed: Debian's zstd, time, valgrind, perl, nats-server, maven with a Java and python3-venv where they are missing
+# What is installed: Debian's zstd, time, curl, valgrind, perl, nats-server, maven with a Java and python3-venv where they are missing
 # (needs root or sudo), DuckDB from PyPI into target/python, and Apache Kafka from Maven Central into target/servers. Nothing is left
 # running. Compiled once: one profile serves the binary and its tests.
 set -euo pipefail
@@ -15,6 +15,7 @@ say() { printf '\n== %s (%s s)\n' "$1" "$((SECONDS - started))"; }
 say "tools"
 packages=()
 command -v zstd >/dev/null || packages+=(zstd)
+command -v curl >/dev/null || packages+=(curl)
 command -v cc >/dev/null || packages+=(build-essential)
 command -v cmake >/dev/null || packages+=(cmake)
 [ -x /usr/bin/time ] || packages+=(time)
@@ -42,6 +43,8 @@ export HEADRIG_PYTHON
 "$HEADRIG_PYTHON" -c 'import duckdb; print("DuckDB", duckdb.__version__)'
 # The tests run one Kafka of their own, which ends with them. Without it, mock brokers stand in for what they can do.
 if ! tests/servers/kafka.sh fetch; then export HEADRIG_KAFKA=mock; fi
+# The same of MinIO, for archives in buckets.
+if ! tests/servers/minio.sh fetch; then export HEADRIG_MINIO=none; fi
 cargo --version
 
 if [ $# -eq 0 ]; then
@@ -67,5 +70,6 @@ if [ $# -eq 0 ]; then
   cargo clippy --release --locked --all-targets -- -D warnings
 fi
 say "done"
+[ "${HEADRIG_MINIO:-}" != none ] || echo "MISSING: MinIO could not be built (it takes Go); archives in buckets were tested in memory only"
 [ -e ../shared/data/fly-2h.ndjson.zst ] || echo "MISSING: ../shared/data was not there; the tests on real input did not run"
 [ "${HEADRIG_KAFKA:-}" != mock ] || echo "MISSING: Apache Kafka could not be had from Maven Central; librdkafka's mock brokers stood in, and most Kafka tests did not run"

@@ -101,17 +101,21 @@ impl ArchiveError {
     }
 }
 
+const CREDENTIALS: &str = "see the credentials in the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
+     GOOGLE_APPLICATION_CREDENTIALS, or AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY";
+
 fn store_hint(cause: &object_store::Error) -> &'static str {
     use object_store::Error as E;
+    let said = cause.to_string();
+    let tells = |codes: &[&str]| codes.iter().any(|code| said.contains(code));
     match cause {
+        _ if tells(&["NoSuchBucket"]) => "see that the bucket in `archive.url` exists",
+        _ if tells(&["SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken"]) => CREDENTIALS,
         E::NotFound { .. } => "see that the bucket in `archive.url` exists",
         E::PermissionDenied { .. } => {
             "let these credentials list, read, put, copy and delete objects below `archive.url`"
         }
-        E::Unauthenticated { .. } => {
-            "see the credentials in the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, \
-             or AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"
-        }
+        E::Unauthenticated { .. } => CREDENTIALS,
         E::UnknownConfigurationKey { .. } => "see the names of the variables in the environment",
         _ => {
             "it was tried for three minutes; see that the store can be reached (AWS_ENDPOINT and AWS_REGION for S3), and start again: nothing that was sealed is lost"

@@ -18,5 +18,6 @@ mod sharing;
 mod failures;
 mod files;
 mod kafka;
+mod bucket;
 mod demo;
 mod nats;

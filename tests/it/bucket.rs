@@ -1,0 +1,143 @@
+//! An archive in a bucket of a real S3-compatible server, MinIO: each record once through kills of headrig and of the server.
+
+use crate::harness::{Running, assert_exit, headrig, pipeline, project, temporary, text, until};
+use rustix::process::Signal;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server that is killed with the test, by its process id.
+struct Minio {
+    child: Child,
+    port: u16,
+    folder: PathBuf,
+}
+
+impl Minio {
+    /// `None` where MinIO could not be built, which tests/run.sh says in its last lines.
+    fn start(folder: &Path) -> Option<Self> {
+        if std::env::var("HEADRIG_MINIO").is_ok_and(|way| way == "none") {
+            return None;
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let folder = folder.join("minio");
+        let child = spawn(port, &folder);
+        Some(Self { child, port, folder })
+    }
+
+    fn restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = spawn(self.port, &self.folder);
+    }
+
+    /// headrig with this server in its environment.
+    fn headrig(&self) -> Command {
+        let mut command = headrig();
+        command.env("AWS_ENDPOINT", format!("http://127.0.0.1:{}", self.port)).env("AWS_ALLOW_HTTP", "true");
+        command.env("AWS_ACCESS_KEY_ID", "headrig").env("AWS_SECRET_ACCESS_KEY", "headrig-secret");
+        command.env("AWS_REGION", "us-east-1");
+        command
+    }
+
+    fn make_bucket(&self, name: &str) {
+        let url = format!("http://127.0.0.1:{}/{name}", self.port);
+        let signed = ["--aws-sigv4", "aws:amz:us-east-1:s3", "--user", "headrig:headrig-secret"];
+        let mut made =
+            || Command::new("curl").args(["-sf", "-X", "PUT"]).args(signed).arg(&url).status().unwrap().success();
+        until(PATIENCE, &mut made);
+    }
+}
+
+fn spawn(port: u16, folder: &Path) -> Child {
+    let mut command = Command::new(project().join("tests/servers/minio.sh"));
+    command.arg(port.to_string()).arg(folder).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    until(PATIENCE, || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    assert!(child.try_wait().unwrap().is_none(), "MinIO is missing or doesn't start");
+    child
+}
+
+impl Drop for Minio {
+    fn drop(&mut self) {
+        // It may have been killed by the test.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn prepare(folder: &Path, url: &str) -> PathBuf {
+    pipeline(
+        folder,
+        &format!(
+            "pipeline: p\nsources: {{ in: {{ type: file, paths: [\"{}/in.ndjson\"] }} }}\n\
+             decode: {{ envelope: fly, schema: access }}\n\
+             windows:\n  - {{ name: w, kind: tumbling, size: 10s, group_by: [path], aggregate: {{ n: count(*) }} }}\n\
+             archive: {{ url: \"{url}\", flush: {{ rows: 5000 }} }}\nserver: {{ listen: \"${{HEADRIG_LISTEN}}\" }}\n",
+            folder.display()
+        ),
+    )
+}
+
+fn says(output: &Output, parts: &[&str]) {
+    let said = text(&output.stderr);
+    parts.iter().for_each(|part| assert!(said.contains(part), "{part:?} is not in:\n{said}"));
+}
+
+#[test]
+fn each_record_is_in_the_bucket_once_whatever_is_killed() {
+    let folder = temporary();
+    let Some(mut minio) = Minio::start(folder.path()) else { return };
+    minio.make_bucket("logs");
+    let generate = ["generate", "--events", "150000", "--output"];
+    assert_exit(&headrig().args(generate).arg(folder.path().join("in.ndjson")).output().unwrap(), 0);
+    let file = prepare(folder.path(), "s3://logs/app");
+    let run = || {
+        let mut command = minio.headrig();
+        command.args(["run", "--once", "--data-dir"]).arg(folder.path().join("data")).arg(&file);
+        command
+    };
+    for pause_ms in [150, 400, 250, 600, 330, 510] {
+        let running = Running::start(&mut run());
+        std::thread::sleep(Duration::from_millis(pause_ms));
+        running.signal(Signal::KILL);
+        drop(running);
+    }
+    // A server that goes away for a moment is waited for.
+    let mut running = Running::start(&mut run());
+    std::thread::sleep(Duration::from_millis(300));
+    minio.restart();
+    assert_eq!(running.wait(), Some(0));
+    let verified = minio.headrig().args(["verify", "--deep", "--format", "json", "s3://logs/app"]).output().unwrap();
+    assert_exit(&verified, 0);
+    let report: serde_json::Value = serde_json::from_slice(&verified.stdout).unwrap();
+    assert_eq!(report["pipelines"][0]["records"], 150_000, "{report}");
+    let rows = &report["pipelines"][0]["rows"];
+    assert_eq!(rows["data"].as_u64().unwrap() + rows["dead"].as_u64().unwrap_or(0), 150_000, "{report}");
+}
+
+#[test]
+fn what_is_wrong_with_a_bucket_is_told() {
+    let folder = temporary();
+    let Some(minio) = Minio::start(folder.path()) else { return };
+    minio.make_bucket("logs");
+    fs::write(folder.path().join("in.ndjson"), "").unwrap();
+    let check = |url: &str, more: &[(&str, &str)]| {
+        let file = prepare(folder.path(), url);
+        minio.headrig().args(["check", "--connect"]).arg(file).envs(more.iter().copied()).output().unwrap()
+    };
+    let missing = check("s3://nowhere/app", &[]);
+    assert_exit(&missing, 78);
+    says(&missing, &["pipeline.yaml:6:", "cannot list s3://nowhere/app/_headrig", "hint: see that the bucket"]);
+    let login = check("s3://logs/app", &[("AWS_SECRET_ACCESS_KEY", "wrong")]);
+    assert_exit(&login, 78);
+    says(&login, &["cannot list", "hint: see the credentials"]);
+    assert_exit(&check("s3://logs/app", &[]), 0);
+    let nothing = minio.headrig().args(["verify", "s3://logs/app"]).output().unwrap();
+    assert_exit(&nothing, 1);
+    says(&nothing, &["cannot find an archive in s3://logs/app"]);
+}
