@@ -382,22 +382,16 @@ fn gaps_aborted_transactions_and_tombstones() {
 
 /// The broker compresses what comes as the topic says.
 #[test]
-fn compressed_topics_are_read_or_refused_and_never_passed_over() {
+fn compressed_topics_are_read() {
     let Some(broker) = Broker::real() else { return };
-    for (compression, is_read) in [("gzip", true), ("snappy", true), ("lz4", true), ("zstd", false)] {
+    for compression in ["gzip", "snappy", "lz4", "zstd"] {
         broker.create_with(compression, 1, &[("compression.type", compression)]);
         broker.send(compression, &["one", "two"]);
         let folder = temporary();
         let archive = folder.path().join("a");
         let lines = yaml(&archive, &source(&broker.plain(), compression, "")).replace("envelope: fly", "format: text");
-        let output = run_once(&pipeline(folder.path(), &lines));
-        if is_read {
-            assert_exit(&output, 0);
-            assert_eq!(messages(&archive), ["one", "two"], "{compression}");
-        } else {
-            assert_exit(&output, 1);
-            assert_says(&output, &["cannot", "Kafka", "hint:"]);
-        }
+        assert_exit(&run_once(&pipeline(folder.path(), &lines)), 0);
+        assert_eq!(messages(&archive), ["one", "two"], "{compression}");
     }
 }
 
