@@ -47,9 +47,9 @@ impl Minio {
     fn make_bucket(&self, name: &str) {
         let url = format!("http://127.0.0.1:{}/{name}", self.port);
         let signed = ["--aws-sigv4", "aws:amz:us-east-1:s3", "--user", "headrig:headrig-secret"];
-        let mut made =
+        let made =
             || Command::new("curl").args(["-sf", "-X", "PUT"]).args(signed).arg(&url).status().unwrap().success();
-        until(PATIENCE, &mut made);
+        until(PATIENCE, made);
     }
 }
 
