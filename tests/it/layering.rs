@@ -193,7 +193,9 @@ fn threads_files_and_planners_are_known_where_they_belong() {
             let found = found.join("::");
             for (confined, to) in CONFINED {
                 let is_it = found == confined || found.starts_with(&format!("{confined}::"));
-                if is_it && !to.contains(&room.as_str()) {
+                // A bucket's client is asynchronous, and the archive around it is not.
+                let bucket = path.ends_with("archive/bucket.rs") && ["tokio", "futures"].contains(&confined);
+                if is_it && !bucket && !to.contains(&room.as_str()) {
                     broken.push(format!("{}: {room} may not know {confined}", path.display()));
                 }
             }
