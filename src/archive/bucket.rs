@@ -11,6 +11,7 @@ use super::ArchiveError;
 use super::store::{Placement, Store};
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
+use object_store::Error as Cause;
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, parse_url_opts};
 use std::fs::File;
@@ -42,7 +43,7 @@ impl Bucket {
         let settings = std::env::vars()
             .filter(|(name, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix)));
         let settings = settings.map(|(name, value)| (name.to_ascii_lowercase(), value));
-        let failed = |cause| ArchiveError::Store { action: "use", key: url.to_string(), cause };
+        let failed = |cause| ArchiveError::Store { action: "use", key: url.to_string(), cause: Box::new(cause) };
         let (store, root) = parse_url_opts(url, settings).map_err(failed)?;
         Self::over(url.clone(), Arc::from(store), root)
     }
@@ -79,7 +80,7 @@ impl Bucket {
             operation: action.to_owned(),
             implementer: "a runtime that has ended".to_owned(),
         }));
-        answer.map_err(|cause| ArchiveError::Store { action, key: self.show(key), cause })
+        answer.map_err(|cause| ArchiveError::Store { action, key: self.show(key), cause: Box::new(cause) })
     }
 
     /// As [`Self::ask`]; `None` where there is no such object.
@@ -91,7 +92,7 @@ impl Bucket {
     ) -> Result<Option<T>, ArchiveError> {
         match self.ask(action, key, request) {
             Ok(found) => Ok(Some(found)),
-            Err(ArchiveError::Store { cause: object_store::Error::NotFound { .. }, .. }) => Ok(None),
+            Err(ArchiveError::Store { cause, .. }) if matches!(*cause, Cause::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -175,9 +176,12 @@ impl Store for Bucket {
         });
         match put {
             Ok(()) => Ok(true),
-            Err(ArchiveError::Store { cause: object_store::Error::AlreadyExists { .. }, .. }) => Ok(false),
-            // Some answer so when the condition doesn't hold.
-            Err(ArchiveError::Store { cause: object_store::Error::Precondition { .. }, .. }) => Ok(false),
+            // Some stores answer the one and some the other when the condition doesn't hold.
+            Err(ArchiveError::Store { cause, .. })
+                if matches!(*cause, Cause::AlreadyExists { .. } | Cause::Precondition { .. }) =>
+            {
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
     }

@@ -21,7 +21,7 @@ pub enum ArchiveError {
     #[error("cannot claim partitions of pipeline {pipeline} for {chain}: other writers are faster each time")]
     Contended { pipeline: String, chain: String },
     #[error("cannot {action} {key}: {cause}")]
-    Store { action: &'static str, key: String, cause: object_store::Error },
+    Store { action: &'static str, key: String, cause: Box<object_store::Error> },
     #[error("cannot find an archive in {}: there is no folder `_headrig`", path.display())]
     None { path: PathBuf },
     #[error("cannot recover the archive: {} {detail}", path.display())]
@@ -94,7 +94,7 @@ impl ArchiveError {
                     | E::ResourceBusy
                     | E::StaleNetworkFileHandle
             ),
-            Self::Store { cause, .. } => matches!(cause, object_store::Error::Generic { .. }),
+            Self::Store { cause, .. } => matches!(**cause, object_store::Error::Generic { .. }),
             Self::Locked { .. } | Self::Broken { .. } | Self::Taken { .. } | Self::Contended { .. } => true,
             _ => false,
         }
