@@ -9,6 +9,7 @@ use super::{ArchiveError, fold, seal};
 use crate::record::receipt::{Checkpoint, PartitionPosition, Receipt};
 use crate::time::EventTime;
 use parquet::file::metadata::KeyValue;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 impl Archive {
@@ -36,10 +37,15 @@ impl Archive {
 
     /// The positions by which each partition has moved since the last seal, and identities that have changed.
     fn moves(&self, sealing: &Sealing) -> Vec<Stretch> {
+        let mut changes: HashMap<(&str, &str), Vec<&Identified>> = HashMap::new();
+        for change in &sealing.identified {
+            changes.entry((&change.source, &change.partition)).or_default().push(change);
+        }
         let stretch = |now: &PartitionPosition| {
             let name = (now.source.clone(), now.partition.clone());
             let known = self.held.get(&name).and_then(|holding| holding.at.as_ref());
-            let known = known.filter(|known| now.identity == identity_now(known, &sealing.identified));
+            let its = changes.get(&(now.source.as_str(), now.partition.as_str())).map_or(&[][..], Vec::as_slice);
+            let known = known.filter(|known| now.identity == identity_now(known, its));
             // Of a shared one the archive knows better: what the flow says may be older than a claim.
             let moved = match known {
                 Some(known) if self.shared.contains(&now.source) => now.position > known.position,
@@ -61,8 +67,9 @@ impl Archive {
 
     /// Whether the flow has forgotten a partition of a source that nobody shares.
     fn forgets(&self, checkpoint: &Checkpoint) -> bool {
+        let known = names(&checkpoint.partitions);
         let mut own = self.held.keys().filter(|name| !self.shared.contains(&name.0));
-        own.any(|name| checkpoint.find(&name.0, &name.1).is_none())
+        own.any(|name| !known.contains(&(name.0.as_str(), name.1.as_str())))
     }
 
     /// Shared partitions of which something was read since the last seal have to be this chain's.
@@ -173,9 +180,11 @@ impl Archive {
     fn holds(&self, checkpoint: &Checkpoint, spans: &[Stretch]) -> Vec<chain::Held> {
         let mut held = self.held.clone();
         // What the flow has forgotten of a source that nobody shares is forgotten here, too.
-        held.retain(|name, _| self.shared.contains(&name.0) || checkpoint.find(&name.0, &name.1).is_some());
+        let known = names(&checkpoint.partitions);
+        held.retain(|name, _| self.shared.contains(&name.0) || known.contains(&(name.0.as_str(), name.1.as_str())));
+        let moved: HashSet<(&str, &str)> = spans.iter().map(|s| (s.source.as_str(), s.partition.as_str())).collect();
         for now in &checkpoint.partitions {
-            if spans.iter().any(|span| span.source == now.source && span.partition == now.partition) {
+            if moved.contains(&(now.source.as_str(), now.partition.as_str())) {
                 let name = (now.source.clone(), now.partition.clone());
                 held.entry(name).or_insert(Holding { at: None, epoch: 0 }).at = Some(now.clone());
             }
@@ -231,10 +240,14 @@ impl Archive {
     }
 }
 
-/// The identity that a partition has behind these changes.
-fn identity_now<'i>(known: &'i PartitionPosition, changes: &'i [Identified]) -> &'i str {
-    let its = changes.iter().filter(|change| change.source == known.source && change.partition == known.partition);
-    its.fold(
+/// Thousands of followed files are looked up in it at each seal.
+fn names(partitions: &[PartitionPosition]) -> HashSet<(&str, &str)> {
+    partitions.iter().map(|known| (known.source.as_str(), known.partition.as_str())).collect()
+}
+
+/// The identity that a partition has behind these changes of its own.
+fn identity_now<'i>(known: &'i PartitionPosition, changes: &[&'i Identified]) -> &'i str {
+    changes.iter().fold(
         known.identity.as_str(),
         |identity, change| if change.before == identity { &change.after } else { identity },
     )

@@ -1,6 +1,7 @@
 //! `headrig check`: every mistake of every file, with its place and its remedy; with `--connect` also what cannot be reached.
 
 use super::load::PipelineFile;
+use super::report::Format;
 use super::{EXIT_CONFIG, report};
 use crate::config;
 use crate::place::Problem;
@@ -8,7 +9,6 @@ use crate::source::Setting;
 use crate::telemetry::metrics::SelfMetrics;
 use crate::time::clock::{Clock, SystemClock};
 use anyhow::Context;
-use clap::ValueEnum;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,12 +28,6 @@ pub(super) struct Args {
     /// How mistakes are printed: text on stderr, or one JSON array on stdout.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 pub(super) fn run(args: &Args, clock: SystemClock) -> anyhow::Result<ExitCode> {

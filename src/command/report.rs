@@ -3,6 +3,13 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
+/// How a command prints its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    Text,
+    Json,
+}
+
 /// An error with its remedy, for `anyhow` to carry up.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]

@@ -1,9 +1,8 @@
 //! `headrig verify`: proves from the archive alone that each position is there exactly once.
 
-use super::report::{self, Hinted};
+use super::report::{self, Format, Hinted};
 use crate::archive::{self, Report};
 use anyhow::Context;
-use clap::ValueEnum;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -23,12 +22,6 @@ pub(super) struct Args {
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 /// Files between two lines of progress on a terminal.

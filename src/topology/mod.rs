@@ -8,8 +8,12 @@
 //!  source tasks ──RawBatch──▶ decoding ──────▶ flow (one thread) ──rows──▶ storing (one thread) ──▶ archive
 //!   one each       RAW_QUEUE   (N threads, in   transform metric   ARCHIVE_QUEUE     │
 //!                               order)          window alert                         ▼ Receipt
-//!                                                 └──AlertEvent──▶ notifying (one task per receiver, ALERT_QUEUE)
+//!                                                 └──AlertEvent──▶ books (outbox) ◀─────────┘
+//!                                                                     └──sealed──▶ notifying (one task per receiver)
 //! ```
+//!
+//! `books` remembers what is between two seals; with `flow` it is all state, so `simulation` drives these two and a real archive
+//! without tasks, clock or network, and lets them die at every call.
 //!
 //! Every queue is bounded: a slow archive slows the flow, a slow flow slows the sources, and memory stays flat. What
 //! the stages hold together is measured against one budget (`memory`). This
