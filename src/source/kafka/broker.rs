@@ -143,6 +143,9 @@ impl ClientContext for Desk {
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return };
         tracing::debug!(%error, reason, "Kafka client");
+        if code == RDKafkaErrorCode::PartitionEOF {
+            return;
+        }
         let mut trouble = lock(&self.trouble);
         if trouble.as_ref().is_none_or(|(known, _)| weight(*known) <= weight(code)) {
             *trouble = Some((code, reason.to_owned()));
@@ -219,11 +222,21 @@ pub(super) fn extent(client: &Client, (topic, number): &Key) -> Result<Result<(u
         Ok((least, end)) => Ok(Ok((least.max(0) as u64, end.max(0) as u64))),
         Err(error) => {
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-            let reason = passing(&KafkaError::MessageConsumption(code), client.context())?;
+            let reason = match is_unlisted(code) {
+                true => code.to_string(),
+                false => passing(&KafkaError::MessageConsumption(code), client.context())?,
+            };
             tracing::debug!(topic, number, reason, "cannot find the ends of a Kafka partition for now");
             Ok(Err(reason))
         }
     }
+}
+
+/// Whether the client finds no such partition in what the brokers last told it. For a question this passes: a broker that has
+/// just started lists a topic without its partitions. For a partition that is being read it doesn't: that was there.
+fn is_unlisted(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(code, Code::UnknownPartition | Code::UnknownTopic | Code::UnknownTopicOrPartition)
 }
 
 /// As [`extent`], tried again for up to [`limits::KAFKA_CONNECT`]: brokers that have just started don't know at once which of them
@@ -438,5 +451,29 @@ pub(super) fn passing(error: &KafkaError, desk: &Desk) -> Result<String, BrokerE
         | Code::PollExceeded
         | Code::NoOffset => Ok(reason),
         _ => Err(BrokerError::Read { reason }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_that_a_fresh_broker_does_not_list_is_asked_for_again_but_not_read_on() {
+        for code in [RDKafkaErrorCode::UnknownPartition, RDKafkaErrorCode::UnknownTopicOrPartition] {
+            assert!(is_unlisted(code));
+            let read = passing(&KafkaError::MessageConsumption(code), &Desk::default());
+            assert!(matches!(read, Err(BrokerError::Read { .. })), "{read:?}");
+        }
+        assert!(!is_unlisted(RDKafkaErrorCode::TopicAuthorizationFailed));
+    }
+
+    #[test]
+    fn the_end_of_a_partition_is_no_trouble() {
+        let desk = Desk::default();
+        desk.error(KafkaError::MessageConsumption(RDKafkaErrorCode::PartitionEOF), "reached end of partition");
+        assert!(desk.trouble().is_none());
+        let passing = passing(&KafkaError::MessageConsumption(RDKafkaErrorCode::AllBrokersDown), &desk);
+        assert_eq!(passing.ok().as_deref(), Some(RDKafkaErrorCode::AllBrokersDown.to_string().as_str()));
     }
 }
