@@ -213,16 +213,18 @@ impl Jetstream {
         let mut unsealed = VecDeque::new();
         let mut asked = 0;
         loop {
-            if asked == 0 {
+            // The next request is there before the one before is served, so that the server never waits for it.
+            if asked <= limits::JETSTREAM_PULL / 2 {
                 session.pull();
-                asked = limits::JETSTREAM_PULL;
+                asked += limits::JETSTREAM_PULL;
             }
             if sealed.has_changed().unwrap_or(false) {
                 let stored =
                     sealed.borrow_and_update().find(&self.name.source, &self.name.partition).map(|p| p.position);
                 session.acknowledge(&mut unsealed, stored.unwrap_or(0));
             }
-            let mut pulled = session.receive(self.next, outlet).await?;
+            let mut pulled = session.receive(self.next, self.bounded, outlet).await?;
+            // Which request has ended isn't told. If it was not the last one, the server has one more than it needs.
             asked = if pulled.ended { 0 } else { asked.saturating_sub(pulled.received) };
             let is_last = |offset: &Offset| self.bounded && offset.position > self.last;
             let complete = pulled.cut(is_last) || (self.bounded && pulled.pending == Some(0));
@@ -355,13 +357,15 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// What has come, or comes next. Messages below `next` came before.
-    async fn receive(&mut self, next: u64, outlet: &Outlet) -> Result<Pulled, NatsError> {
+    /// What has come, or comes next: a full batch, or what there is [`limits::BATCH_WAIT`] after its first message.
+    /// Messages below `next` came before. With `bounded`, nothing is waited for when the stream holds no more.
+    async fn receive(&mut self, next: u64, bounded: bool, outlet: &Outlet) -> Result<Pulled, NatsError> {
         self.connection.flush().await?;
         let address = self.connection.address().to_owned();
         // The server ends a request by itself; if it doesn't, it is not there any more.
         let patience = limits::JETSTREAM_EXPIRES.to_std() + limits::NATS_SILENCE.to_std();
         let mut pulled = Pulled::new(next, outlet.buffers().take());
+        let mut patient = None;
         loop {
             let error = match self.connection.take() {
                 Ok(Taken::Message(message)) => {
@@ -375,7 +379,17 @@ impl<'c> Session<'c> {
                     }
                     None
                 }
-                Ok(Taken::Nothing) if !pulled.is_empty() => return Ok(pulled),
+                Ok(Taken::Nothing) if !pulled.is_empty() => {
+                    let patient = patient
+                        .get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::BATCH_WAIT.to_std())));
+                    if pulled.ended || (bounded && pulled.pending == Some(0)) {
+                        return Ok(pulled);
+                    }
+                    tokio::select! {
+                        () = patient => return Ok(pulled),
+                        filled = self.connection.fill() => filled.err(),
+                    }
+                }
                 Ok(Taken::Nothing) => {
                     self.connection.flush().await?;
                     let fill = tokio::time::timeout(patience, self.connection.fill());
