@@ -380,8 +380,8 @@ impl<'c> Session<'c> {
                     None
                 }
                 Ok(Taken::Nothing) if !pulled.is_empty() => {
-                    let patient = patient
-                        .get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::BATCH_WAIT.to_std())));
+                    let patient =
+                        patient.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::BATCH_WAIT.to_std())));
                     if pulled.ended || (bounded && pulled.pending == Some(0)) {
                         return Ok(pulled);
                     }
