@@ -108,6 +108,16 @@ pub const IDLE_AFTER: Span = Span::from_secs(30);
 /// Parquet writers open at a time (one per Hive partition). One more closes the one written least recently.
 pub const OPEN_WRITERS: usize = 16;
 
+/// How long a request to an object store is tried again by itself. What starts shall tell soon that it cannot; what runs waits
+/// longer, by [`ARCHIVE_PAUSES`].
+pub const STORE_RETRY: Span = Span::from_secs(20);
+
+/// First and longest pause before the archive tries again what its disk or store didn't take; in between it doubles.
+pub const ARCHIVE_PAUSES: [Span; 2] = [Span::from_micros(200_000), Span::from_secs(10)];
+
+/// How often the log says that the archive still waits.
+pub const ARCHIVE_REMINDER: Span = Span::from_secs(300);
+
 /// Rows of a Parquet row group.
 pub const ROW_GROUP_ROWS: usize = 131_072;
 

@@ -1,6 +1,6 @@
 //! An archive in a bucket of an object store: Amazon S3 and what speaks its protocol, Google Cloud Storage, Azure.
 //!
-//! Through `object_store`, which knows how each does put-if-absent, tries again with growing pauses for three minutes, and
+//! Through `object_store`, which knows how each does put-if-absent, tries again with growing pauses for twenty seconds (what comes then: `patience.rs`), and
 //! finds credentials in the environment (`AWS_…`, `GOOGLE_…`, `AZURE_…`), of a web identity or of the machine. Files go up in
 //! parts and are there only when whole. Placing is a copy on the server, and then the staged object is removed.
 //!
@@ -9,15 +9,20 @@
 
 use super::ArchiveError;
 use super::store::{Placement, Store};
+use crate::limits;
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
 use object_store::Error as Cause;
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path as Key;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, parse_url_opts};
+use object_store::{BackoffConfig, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutPayload, RetryConfig};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use url::Url;
 
@@ -44,8 +49,8 @@ impl Bucket {
             .filter(|(name, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix)));
         let settings = settings.map(|(name, value)| (name.to_ascii_lowercase(), value));
         let failed = |cause| ArchiveError::Store { action: "use", key: url.to_string(), cause: Box::new(cause) };
-        let (store, root) = parse_url_opts(url, settings).map_err(failed)?;
-        Self::over(url.clone(), Arc::from(store), root)
+        let (store, root) = client(url, settings.collect()).map_err(failed)?;
+        Self::over(url.clone(), store, root)
     }
 
     /// A bucket over a store that is there already.
@@ -220,6 +225,34 @@ impl Store for Bucket {
     fn remove(&self, key: &str) -> Result<(), ArchiveError> {
         self.find("remove", key, |store, key| async move { store.delete(&key).await }.boxed()).map(drop)
     }
+}
+
+/// A client for the store that `url` names, and the prefix in it. A setting that isn't the store's is passed over.
+fn client(url: &Url, settings: Vec<(String, String)>) -> Answer<(Arc<dyn ObjectStore>, Key)> {
+    let (scheme, prefix) = ObjectStoreScheme::parse(url)?;
+    // By time alone: how soon a dead server answers "no" says nothing about when it is back.
+    let backoff = BackoffConfig { max_backoff: Duration::from_secs(2), ..BackoffConfig::default() };
+    let retry = RetryConfig { max_retries: usize::MAX, retry_timeout: limits::STORE_RETRY.to_std(), backoff };
+    macro_rules! build {
+        ($builder:ty) => {{
+            let builder = <$builder>::new().with_url(url.as_str()).with_retry(retry);
+            let set = |builder: $builder, (name, value): (String, String)| match name.parse() {
+                Ok(name) => builder.with_config(name, value),
+                Err(_) => builder,
+            };
+            Arc::new(settings.into_iter().fold(builder, set).build()?) as Arc<dyn ObjectStore>
+        }};
+    }
+    let store = match scheme {
+        ObjectStoreScheme::AmazonS3 => build!(AmazonS3Builder),
+        ObjectStoreScheme::GoogleCloudStorage => build!(GoogleCloudStorageBuilder),
+        ObjectStoreScheme::MicrosoftAzure => build!(MicrosoftAzureBuilder),
+        _ => {
+            let operation = format!("an archive at {}://", url.scheme());
+            return Err(Cause::NotImplemented { operation, implementer: "headrig".to_owned() });
+        }
+    };
+    Ok((store, Key::parse(prefix)?))
 }
 
 /// Puts a file in parts; what has gone up is thrown away when one fails.

@@ -165,6 +165,7 @@ mod tests {
         let config = Config {
             url: Located::nowhere(url.to_owned()),
             partition_by: partition_by.iter().map(|p| Located::nowhere((*p).to_owned())).collect(),
+            patience: None,
             flush: super::super::FlushConfig::default(),
             tables: Located::nowhere(crate::archive::Kind::ALL.to_vec()),
         };

@@ -7,6 +7,7 @@
 use super::ArchiveError;
 use super::crew::Crew;
 use super::dictionary::{DictionaryColumn, has_few_values};
+use super::patience::PatientFile;
 use super::table::{Coding, Table, ZSTD_LEVEL};
 use crate::limits;
 use arrow::array::{AsArray, RecordBatch};
@@ -25,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// A Parquet file that rows are written to.
 pub(super) struct Encoder {
     path: PathBuf,
-    writer: SerializedFileWriter<File>,
+    writer: SerializedFileWriter<PatientFile>,
     factory: ArrowRowGroupWriterFactory,
     schema: SchemaRef,
     codings: Arc<[Coding]>,
@@ -81,7 +82,7 @@ impl Encoder {
     ///
     /// # Errors
     /// When the file's head cannot be written.
-    pub(super) fn begin(file: File, path: PathBuf, table: &Table) -> Result<Self, ArchiveError> {
+    pub(super) fn begin(file: PatientFile, path: PathBuf, table: &Table) -> Result<Self, ArchiveError> {
         let writer = ArrowWriter::try_new(file, table.arrow.clone(), Some(table.properties.clone()));
         let (writer, factory) =
             writer.and_then(ArrowWriter::into_serialized_writer).map_err(ArchiveError::encode(&path))?;
@@ -164,7 +165,7 @@ impl Encoder {
         self.encode(crew)?;
         self.end_group(crew)?;
         self.writer.finish().map_err(ArchiveError::encode(&self.path))?;
-        Ok(self.writer.inner())
+        Ok(&self.writer.inner().file)
     }
 
     /// Begins a row group whose first rows are `rows`.
@@ -311,7 +312,7 @@ impl ColumnWriter {
 }
 
 impl Chunk {
-    fn append(self, group: &mut SerializedRowGroupWriter<'_, File>) -> Result<(), ParquetError> {
+    fn append(self, group: &mut SerializedRowGroupWriter<'_, PatientFile>) -> Result<(), ParquetError> {
         match self {
             Self::Dictionary(bytes, close) => group.append_column(&bytes, close),
             Self::Other(chunk) => chunk.append_to_row_group(group),

@@ -101,6 +101,28 @@ impl ArchiveError {
     }
 }
 
+impl ArchiveError {
+    /// What is in the way, for an error that may pass without anybody touching headrig: a disk gets room, a store comes back, someone
+    /// mends a bucket or a policy. Then the same can be tried again.
+    pub(crate) fn passing(&self) -> Option<&'static str> {
+        use io::ErrorKind as E;
+        use object_store::Error as S;
+        match self {
+            Self::Io { cause, .. } => match cause.kind() {
+                E::StorageFull | E::QuotaExceeded => Some("full"),
+                E::Interrupted | E::TimedOut | E::ResourceBusy | E::StaleNetworkFileHandle => Some("unreachable"),
+                _ => None,
+            },
+            Self::Store { cause, .. } => match **cause {
+                S::Generic { .. } => Some("unreachable"),
+                S::PermissionDenied { .. } | S::Unauthenticated { .. } | S::NotFound { .. } => Some("refused"),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 const CREDENTIALS: &str = "see the credentials in the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
      GOOGLE_APPLICATION_CREDENTIALS, or AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY";
 
@@ -118,7 +140,7 @@ fn store_hint(cause: &object_store::Error) -> &'static str {
         E::Unauthenticated { .. } => CREDENTIALS,
         E::UnknownConfigurationKey { .. } => "see the names of the variables in the environment",
         _ => {
-            "it was tried for three minutes; see that the store can be reached (AWS_ENDPOINT and AWS_REGION for S3), and start again: nothing that was sealed is lost"
+            "it was tried for twenty seconds; see that the store can be reached (AWS_ENDPOINT and AWS_REGION for S3), and start again: nothing that was sealed is lost"
         }
     }
 }

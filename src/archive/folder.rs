@@ -158,7 +158,11 @@ impl Store for Folder {
             let path = self.path(key)?;
             if *local != path {
                 disk::make_folder(parent(&path))?;
-                fs::rename(local, &path).map_err(ArchiveError::io("place", &path))?;
+                match fs::rename(local, &path) {
+                    // An earlier try came so far.
+                    Err(error) if error.kind() == ErrorKind::NotFound && disk::size(&path)?.is_some() => {}
+                    renamed => renamed.map_err(ArchiveError::io("place", &path))?,
+                }
             }
             touched.insert(parent(&path).to_owned());
         }

@@ -21,6 +21,7 @@
 //! Everything blocks, on the caller's thread; only columns are encoded by a crew of threads beside it, for which the
 //! caller waits, so that nothing is under way when a call has returned. After any error an archive refuses further
 //! work: what it holds in memory is no longer known to be whole. Opening it again goes on from the newest seal.
+//! But a place that takes nothing for now is waited for first (`patience.rs`).
 //!
 //! [`Receipt`]: crate::record::receipt::Receipt
 
@@ -44,6 +45,7 @@ mod hybrid;
 mod inspect;
 mod instance;
 mod partition;
+mod patience;
 mod plan;
 mod seal;
 mod sealing;
@@ -57,6 +59,7 @@ mod writer;
 
 pub use error::ArchiveError;
 pub use instance::{Instance, InstanceError};
+pub use patience::Patience;
 pub use plan::{ArchivePlan, Identified, Opened, Sealed, Sealing, Sharing};
 pub use table::Kind;
 #[cfg(test)]
@@ -84,6 +87,9 @@ pub struct Config {
     pub partition_by: Vec<Located<String>>,
     #[serde(default)]
     pub flush: FlushConfig,
+    /// How long a full disk, or a store that cannot be reached or refuses, is waited for, while sources are held back.
+    /// Default: for as long as it takes; with `--once`, not at all.
+    pub patience: Option<Span>,
     /// Which tables are written. Default all: `[data, dead, windows, alerts]`.
     #[serde(default = "default_tables")]
     pub tables: Located<Vec<Kind>>,

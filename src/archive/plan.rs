@@ -1,5 +1,6 @@
 //! What an archive has to know of its pipeline, and what it says of itself.
 
+use super::patience::Patience;
 use super::table::{Kind, Table};
 use super::{Config, partition};
 use crate::record::receipt::Checkpoint;
@@ -25,6 +26,8 @@ pub struct ArchivePlan {
     pub data_dir: PathBuf,
     /// How daemons share the pipeline's sources; `None` when one daemon reads all.
     pub sharing: Option<Sharing>,
+    /// How long a place that takes nothing is waited for, once the archive is open.
+    pub patience: Arc<Patience>,
 }
 
 /// One daemon of several that share partitions.

@@ -5,6 +5,7 @@ use super::encode::Encoder;
 use super::error::ArchiveError;
 use super::hex;
 use super::partition::{self, Part};
+use super::patience::{Patience, PatientFile};
 use super::store::name_of;
 use super::table::{Kind, Table};
 use crate::limits;
@@ -57,6 +58,7 @@ pub(crate) struct Staging {
     folder: PathBuf,
     names: Names,
     crew: Arc<Crew>,
+    pub(super) patience: Arc<Patience>,
     /// Number of the seal that is being filled.
     number: u64,
     /// By final folder.
@@ -77,9 +79,9 @@ impl std::fmt::Debug for Staging {
 }
 
 impl Staging {
-    pub(crate) fn new(folder: PathBuf, names: Names, crew: Arc<Crew>, number: u64) -> Self {
+    pub(crate) fn new(folder: PathBuf, names: Names, crew: Arc<Crew>, patience: Arc<Patience>, number: u64) -> Self {
         let (open, closed) = (HashMap::new(), Vec::new());
-        Self { folder, names, crew, number, open, closed, begun: 0, writes: 0, rows: 0, misfits: 0 }
+        Self { folder, names, crew, patience, number, open, closed, begun: 0, writes: 0, rows: 0, misfits: 0 }
     }
 
     pub(crate) fn rows(&self) -> u64 {
@@ -170,9 +172,10 @@ impl Staging {
         let staged = format!("{}{name}", self.names.tag);
         let path = self.folder.join(&staged);
         self.begun += 1;
-        let created = OpenOptions::new().write(true).create_new(true).open(&path);
-        let created = created.map_err(ArchiveError::io("write", &path))?;
-        let mut encoder = Encoder::begin(created, path, table)?;
+        let create = || OpenOptions::new().write(true).create_new(true).open(&path);
+        let file = self.patience.keep(|| create().map_err(ArchiveError::io("write", &path)))?;
+        let file = PatientFile { file, path: path.clone(), patience: Arc::clone(&self.patience) };
+        let mut encoder = Encoder::begin(file, path, table)?;
         let values: std::collections::BTreeMap<_, _> = part.values.iter().cloned().collect();
         let values = serde_json::to_string(&values).expect("a map of texts is JSON");
         encoder.note(KeyValue::new("headrig.partition".to_owned(), values));
@@ -242,7 +245,8 @@ impl Staging {
 
     /// Begins seal `number`; what was staged belongs to an earlier one.
     pub(crate) fn next(&mut self, number: u64) {
-        *self = Self::new(std::mem::take(&mut self.folder), self.names.clone(), Arc::clone(&self.crew), number);
+        let (crew, patience) = (Arc::clone(&self.crew), Arc::clone(&self.patience));
+        *self = Self::new(std::mem::take(&mut self.folder), self.names.clone(), crew, patience, number);
     }
 }
 

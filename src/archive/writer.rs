@@ -7,6 +7,7 @@ use super::claim::{self, Claimant, Name};
 use super::crew::Crew;
 use super::folder::Folder;
 use super::partition::file_name;
+use super::patience::{Patience, Patient};
 use super::plan::{self, ArchivePlan, Opened, Sealed};
 use super::staging::{self, Names, Staging};
 use super::store::Store;
@@ -112,11 +113,18 @@ impl Archive {
         let folder = Folder::new(root);
         folder.sweep()?;
         let place = Place { store: Arc::new(folder), keys, scratch, lock: Some(lock) };
-        let opened = Self::open_at(place, plan, writer_started)?;
+        let mut opened = Self::open_at(place, plan, writer_started)?;
         // Only now, as that gave space back, without which a full disk would stay full.
         disk::write_synced(&lock_path, opened.0.writer.as_bytes())?;
         probe(&opened.0.place.scratch)?;
+        opened.0.wait();
         Ok(opened)
+    }
+
+    /// From now on waits for a place that takes nothing. A start doesn't: whoever started it shall hear of it.
+    fn wait(&mut self) {
+        let (store, patience) = (Arc::clone(&self.place.store), Arc::clone(&self.staging.patience));
+        self.place.store = Arc::new(Patient { store, patience });
     }
 
     fn open_bucket(
@@ -137,6 +145,7 @@ impl Archive {
         opened.0.scratch_lock = Some(lock);
         disk::write_synced(&lock_path, opened.0.writer.as_bytes())?;
         probe(&opened.0.place.scratch)?;
+        opened.0.wait();
         Ok(opened)
     }
 
@@ -157,7 +166,8 @@ impl Archive {
         let writer = format!("{}-{writer_started}", std::process::id());
         let number = newest.as_ref().map_or(1, |entry| entry.number + 1);
         let crew = Arc::new(Crew::new(plan.threads, &place.scratch)?);
-        let staging = Staging::new(place.scratch.clone(), names(&place, &plan, &chain, &writer), crew, number);
+        let names = names(&place, &plan, &chain, &writer);
+        let staging = Staging::new(place.scratch.clone(), names, crew, Arc::clone(&plan.patience), number);
         let footer = plan::fixed_footer(&plan, &writer);
         let window = |w: &WindowSchema| (w.window.clone(), plan::window_table(w, &footer));
         let mut archive = Self {
@@ -292,6 +302,11 @@ impl Archive {
     /// As [`write_events`](Self::write_events).
     pub fn write_alerts(&mut self, events: &[AlertEvent]) -> Result<(), ArchiveError> {
         self.stage(|archive| archive.staging.write(&archive.alerts, &table::alert_rows(events)?))
+    }
+
+    /// How long it waits for its place, and for what it does.
+    pub fn patience(&self) -> Arc<Patience> {
+        Arc::clone(&self.staging.patience)
     }
 
     /// Rows staged since the last seal, of all tables.

@@ -1,5 +1,6 @@
 //! What the HTTP listener shows of the running pipelines.
 
+use crate::archive::Patience;
 use crate::metric::{Metrics, exposition};
 use crate::server::{Exposition, Surface};
 use crate::telemetry::metrics::SelfMetrics;
@@ -21,6 +22,7 @@ pub(super) enum Phase {
 pub(super) struct State {
     phase: Mutex<Phase>,
     metrics: Mutex<Vec<(String, Arc<Mutex<Metrics>>)>>,
+    archives: Mutex<Vec<(String, Arc<Patience>)>>,
 }
 
 impl State {
@@ -28,15 +30,21 @@ impl State {
         *lock(&self.phase) = phase;
     }
 
-    /// Shows the derived metrics of these pipelines from now on.
+    /// Shows these pipelines from now on: their derived metrics, and what their archives wait for.
     pub(super) fn show(&self, connected: &[Connected]) {
         *lock(&self.metrics) = connected.iter().map(|c| (c.pipeline().to_owned(), c.metrics())).collect();
+        let archive = |c: &Connected| Some((c.pipeline().to_owned(), c.patience()?));
+        *lock(&self.archives) = connected.iter().filter_map(archive).collect();
     }
 
     fn ready(&self) -> Result<(), String> {
         match *lock(&self.phase) {
             Phase::Starting => Err("starting".to_owned()),
-            Phase::Running => Ok(()),
+            Phase::Running => {
+                let archives = lock(&self.archives);
+                let trouble = |(name, patience): &(String, Arc<Patience>)| Some((name.clone(), patience.trouble()?));
+                archives.iter().find_map(trouble).map_or(Ok(()), |(name, what)| Err(format!("pipeline {name}: {what}")))
+            }
             Phase::Draining => Err("draining".to_owned()),
         }
     }

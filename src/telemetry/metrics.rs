@@ -29,6 +29,8 @@ pub struct SelfMetrics {
     pub archive_rows: IntCounterVec,
     /// Files sealed in the archive, by pipeline and kind.
     pub archive_files: IntCounterVec,
+    /// What the archive had to try again, by pipeline and reason (`full`, `unreachable`, `refused`).
+    pub archive_retries: IntCounterVec,
     /// Records that came too late for a window, by pipeline and window.
     pub window_late: IntCounterVec,
     /// The event-time clock of a pipeline, in seconds since 1970.
@@ -91,6 +93,7 @@ impl SelfMetrics {
             dropped: counter("headrig_dropped_total", "Records that were taken out", &["pipeline", "reason"]),
             archive_rows: counter("headrig_archive_rows_total", "Rows sealed in the archive", &["pipeline", "kind"]),
             archive_files: counter("headrig_archive_files_total", "Files sealed in the archive", &["pipeline", "kind"]),
+            archive_retries: retries(&registry),
             window_late: counter(
                 "headrig_window_late_total",
                 "Records that came too late for a window",
@@ -138,6 +141,11 @@ impl Default for SelfMetrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn retries(registry: &Registry) -> IntCounterVec {
+    let options = Opts::new("headrig_archive_retries_total", "What the archive had to try again");
+    register(registry, IntCounterVec::new(options, &["pipeline", "reason"]).expect("constant names are valid"))
 }
 
 fn interruptions(registry: &Registry) -> IntCounterVec {

@@ -6,11 +6,13 @@ use super::flow::Flow;
 use super::memory::Memory;
 use super::progress::Progress;
 use super::state::Restored;
-use crate::archive::{Archive, ArchiveError, ArchivePlan, FlushConfig, Instance, InstanceError, Kind, Opened, Sharing};
+use crate::archive::{
+    Archive, ArchiveError, ArchivePlan, FlushConfig, Instance, InstanceError, Kind, Opened, Patience, Sharing,
+};
 use crate::config::Plan;
 use crate::sink::{self, Route, Sink, SinkError};
 use crate::source::{Setting, Source, SourceError};
-use crate::time::EventTime;
+use crate::time::{EventTime, Span};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -134,6 +136,14 @@ impl Connected {
         for (_, source) in &mut self.sources {
             source.bound();
         }
+        if let Some(patience) = self.patience() {
+            patience.limit_to(Span::ZERO);
+        }
+    }
+
+    /// What the archive waits for; `None` without an archive.
+    pub fn patience(&self) -> Option<Arc<Patience>> {
+        self.archive.as_ref().map(|(archive, _)| archive.patience())
     }
 
     /// The derived metrics, for scrapes.
@@ -220,6 +230,7 @@ fn connect_archive(plan: &Plan, surroundings: &Surroundings) -> Result<OpenArchi
         threads: ArchivePlan::all_cores(),
         data_dir: surroundings.data_dir.clone(),
         sharing,
+        patience: Arc::new(Patience::new(&plan.pipeline, config.patience, &surroundings.telemetry)),
     };
     let (archive, opened) = Archive::open(archive_plan, surroundings.clock.now())
         .map_err(|source| ConnectError::Archive { pipeline: plan.pipeline.clone(), source })?;

@@ -162,6 +162,7 @@ fn archive_plan(plan: &config::Plan, sharing: Option<Sharing>) -> ArchivePlan {
         threads: NonZeroUsize::MIN,
         data_dir: std::path::PathBuf::new(),
         sharing,
+        patience: Arc::default(),
     }
 }
 

@@ -29,9 +29,12 @@ impl Minio {
         Some(Self { child, port, folder })
     }
 
-    fn restart(&mut self) {
+    fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    fn start_again(&mut self) {
         self.child = spawn(self.port, &self.folder);
     }
 
@@ -110,7 +113,8 @@ fn each_record_is_in_the_bucket_once_whatever_is_killed() {
     // A server that goes away for a moment is waited for.
     let mut running = Running::start(&mut run());
     std::thread::sleep(Duration::from_millis(300));
-    minio.restart();
+    minio.kill();
+    minio.start_again();
     assert_eq!(running.wait(), Some(0));
     let verified = minio.headrig().args(["verify", "--deep", "--format", "json", "s3://logs/app"]).output().unwrap();
     assert_exit(&verified, 0);
@@ -118,6 +122,44 @@ fn each_record_is_in_the_bucket_once_whatever_is_killed() {
     assert_eq!(report["pipelines"][0]["records"], 150_000, "{report}");
     let rows = &report["pipelines"][0]["rows"];
     assert_eq!(rows["data"].as_u64().unwrap() + rows["dead"].as_u64().unwrap_or(0), 150_000, "{report}");
+}
+
+/// Longer than a request is tried again by itself: sources are held back, and the daemon says so.
+#[test]
+fn an_outage_of_the_store_is_waited_for() {
+    let folder = temporary();
+    let Some(mut minio) = Minio::start(folder.path()) else { return };
+    minio.make_bucket("logs");
+    let input = folder.path().join("in.ndjson");
+    let generate = |events: &str| headrig().args(["generate", "--events", events]).output().unwrap().stdout;
+    fs::write(&input, generate("20000")).unwrap();
+    let file = prepare(folder.path(), "s3://logs/app");
+    let following = fs::read_to_string(&file).unwrap().replace("in.ndjson\"]", "in.ndjson\"], follow: true");
+    fs::write(&file, following.replace("rows: 5000", "every: 300ms")).unwrap();
+    let records = |minio: &Minio| {
+        let verified =
+            minio.headrig().args(["verify", "--deep", "--format", "json", "s3://logs/app"]).output().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&verified.stdout).unwrap_or_default();
+        (verified.status.code(), report["pipelines"][0]["records"].as_u64())
+    };
+    let data = format!("--data-dir={}", folder.path().join("data").display());
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut running = Running::start(minio.headrig().args(["run", &data]).arg(&file).env("HEADRIG_LISTEN", &address));
+    until(PATIENCE, || records(&minio).1 == Some(20_000));
+    minio.kill();
+    let mut more = fs::OpenOptions::new().append(true).open(&input).unwrap();
+    std::io::Write::write_all(&mut more, &generate("40000")[generate("20000").len()..]).unwrap();
+    let told = running.stderr_line(PATIENCE, |line| line.contains("takes nothing for now"));
+    assert!(told.contains("see that the store can be reached") && told.contains("\"level\":\"WARN\""), "{told}");
+    let ready = || Command::new("curl").args(["-s", &format!("http://{address}/readyz")]).output().unwrap().stdout;
+    assert!(text(&ready()).starts_with("not ready: pipeline p: the archive waits: cannot"), "{}", text(&ready()));
+    minio.start_again();
+    running.stderr_line(PATIENCE, |line| line.contains("done waiting"));
+    until(PATIENCE, || records(&minio).1 == Some(40_000));
+    assert_eq!(text(&ready()), "ready\n");
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait(), Some(0));
+    assert_eq!(records(&minio), (Some(0), Some(40_000)));
 }
 
 #[test]

@@ -167,6 +167,47 @@ fn a_full_disk_leaves_a_sound_archive_that_goes_on_later() {
     assert_eq!(text(&counted.stdout).trim(), "200000 0", "{}", text(&counted.stderr));
 }
 
+/// A daemon waits for room: its sources are held back, it says why, and goes on by itself.
+#[test]
+fn a_full_disk_is_waited_for() {
+    let folder = temporary();
+    let disk = folder.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mount = |options: &str| {
+        Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&disk).status().unwrap().success()
+    };
+    if !mount("size=3m") {
+        // What is tried without a disk: `archive::patience::tests::a_file_waits_for_room`.
+        eprintln!("MISSING: a full disk needs the right to mount a tmpfs; a daemon that waits for room was not tried");
+        return;
+    }
+    let _unmount = Unmount(&disk);
+    let archive = disk.join("archive");
+    let log = folder.path().join("app.ndjson");
+    let made = headrig().args(["generate", "--events", "200000", "--output"]).arg(&log).status().unwrap();
+    assert!(made.success());
+    let source = format!("{{ type: file, paths: [\"{}\"], follow: true }}", log.display());
+    let small =
+        yaml(&archive.display().to_string(), &source).replace("archive: {", "archive: { flush: { rows: 20000 },");
+    let file = pipeline(folder.path(), &small);
+    let mut running = Running::start(headrig().args(["run"]).arg(&file));
+    let told = running.stderr_line(Duration::from_secs(60), |line| line.contains("takes nothing for now"));
+    assert!(told.contains("No space left") && told.contains("free space on that disk"), "{told}");
+    assert!(!running.has_ended());
+    assert!(mount("remount,size=200m"));
+    running.stderr_line(Duration::from_secs(60), |line| line.contains("done waiting"));
+    let rows = || {
+        let count = "import duckdb, glob, sys\nfiles = glob.glob(sys.argv[1] + '/data/**/*.parquet', recursive=True)\n\
+                     print(*duckdb.sql(f\"select count(*), count(request_id) - count(distinct request_id) from read_parquet({files})\").fetchone() if files else (0, 0))";
+        text(&crate::harness::python().args(["-c", count]).arg(&archive).output().unwrap().stdout)
+    };
+    // 200,000 rows are ten seals of 20,000.
+    crate::harness::until(Duration::from_secs(120), || rows().trim() == "200000 0");
+    running.signal(rustix::process::Signal::TERM);
+    assert_eq!(running.wait(), Some(0), "nothing of it is an error");
+    assert_exit(&headrig().args(["verify", "--deep"]).arg(&archive).output().unwrap(), 0);
+}
+
 struct Unmount<'p>(&'p Path);
 
 impl Drop for Unmount<'_> {
