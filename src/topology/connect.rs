@@ -217,7 +217,7 @@ fn input_names(
 }
 
 /// As [`resume`], with what was gathered for others and not published.
-fn resume_stages(
+pub(super) fn resume_stages(
     pipeline: &str,
     stages: &mut Stages,
     books: &mut Books,

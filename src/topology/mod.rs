@@ -41,6 +41,8 @@ mod sharing;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
+mod simulation_merged;
+#[cfg(test)]
 mod simulation_shared;
 mod stages;
 mod state;

@@ -301,7 +301,9 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
-            Ok(_) => drop(self.taken.fetch_add(1, Ordering::Relaxed)),
+            Ok(_) => {
+                self.taken.fetch_add(1, Ordering::Relaxed);
+            }
             Err((error, message)) => {
                 let text = format!("partition {}: {error}", message.partition());
                 self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
