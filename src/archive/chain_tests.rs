@@ -121,6 +121,43 @@ fn a_partition_that_comes_back_comes_from_where_others_have_sealed_it() {
     assert_eq!(positions(&c.claim(&[partition(0), partition(1)]).unwrap().checkpoint), owned(&[(0, 11), (1, 6)]));
 }
 
+fn part(number: usize, bytes: &[u8]) -> super::PartState {
+    let (source, partition) = partition(number);
+    super::PartState { source, partition, bytes: bytes.to_vec() }
+}
+
+#[test]
+fn what_is_kept_of_a_partition_goes_with_it_from_hand_to_hand() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut a, _) = daemon(root.path(), "d-a");
+    let (large, small) = (vec![7; limits::STATE_INLINE_BYTES + 1], b"small".to_vec());
+    assert_eq!(a.claim(&[partition(0), partition(1)]).unwrap(), super::Claimed::default());
+    let parts = vec![part(0, &large), part(1, &small)];
+    a.seal(&Sealing { parts, state: b"of a".to_vec(), ..reading(&[(0, 10), (1, 20)]) }).unwrap();
+    // b claims and dies before it has sealed anything; c claims from b, and a has sealed something else meanwhile.
+    let (mut b, _) = daemon(root.path(), "d-b");
+    assert_eq!(b.claim(&[partition(0)]).unwrap().parts, [part(0, &large)]);
+    drop(b);
+    a.seal(&Sealing { parts: vec![part(1, b"newer")], state: b"of a, newer".to_vec(), ..reading(&[(0, 10), (1, 21)]) })
+        .unwrap();
+    let (mut c, _) = daemon(root.path(), "d-c");
+    let claimed = c.claim(&[partition(0)]).unwrap();
+    assert_eq!((positions(&claimed.checkpoint), claimed.parts), (owned(&[(0, 10)]), vec![part(0, &large)]));
+    assert_eq!(claimed.inherited, [b"of a, newer".to_vec()], "b has sealed nothing of it, a has");
+    // A state alone is worth a seal; what it replaces is removed.
+    c.seal(&Sealing { parts: vec![part(0, &small)], ..reading(&[(0, 10)]) }).unwrap();
+    let states =
+        |chain: &str| fs::read_dir(root.path().join("_headrig/p/state").join(chain)).map_or(0, Iterator::count);
+    assert_eq!((states("d-a"), states("d-c")), (0, 0), "the large one is gone, wherever it was");
+    drop(c);
+    let (mut c, _) = daemon(root.path(), "d-c");
+    let claimed = c.claim(&[partition(0)]).unwrap();
+    assert_eq!(claimed.parts, [part(0, &small)]);
+    // And a has nothing of it any more, not even its state.
+    let error = a.seal(&Sealing { parts: vec![part(0, &large)], ..reading(&[(0, 10), (1, 21)]) }).unwrap_err();
+    assert!(matches!(error, ArchiveError::Taken { .. }), "{error}");
+}
+
 #[test]
 fn old_seals_are_folded_and_nothing_is_forgotten() {
     let root = tempfile::tempdir().unwrap();

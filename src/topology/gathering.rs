@@ -243,9 +243,9 @@ impl Outbox {
         }
     }
 
-    /// Whether nothing waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+    /// Whether nothing waits that is sealed.
+    pub(super) fn is_written(&self) -> bool {
+        self.waiting.iter().all(|waiting| !waiting.sealed)
     }
 
     /// Bytes of all that waits.

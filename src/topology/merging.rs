@@ -38,6 +38,8 @@ impl Messages {
 pub(super) struct Outcome {
     pub(super) alerts: Vec<AlertEvent>,
     pub(super) dead: Vec<DeadLetter>,
+    /// Messages that were merged before.
+    pub(super) repeated: u64,
 }
 
 /// A message that this version cannot merge: those behind it must wait for one that can.
@@ -129,6 +131,7 @@ impl Merging {
                         );
                     }
                     outcome.alerts.extend(merged.alerts);
+                    outcome.repeated += u64::from(merged.repeated);
                 }
                 Err(FrameError::Version { found, known }) => return Err(MergeError { found, known }),
                 Err(error) => outcome.dead.push(DeadLetter {

@@ -30,6 +30,8 @@ mod flow;
 mod gathering;
 mod memory;
 mod merged;
+#[cfg(test)]
+mod merged_tests;
 mod merging;
 mod notifying;
 mod progress;

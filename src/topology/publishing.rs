@@ -59,7 +59,7 @@ impl Publishing {
         let all = async {
             loop {
                 self.serve(outbox);
-                if outbox.is_empty() || self.done.changed().await.is_err() {
+                if outbox.is_written() || self.done.changed().await.is_err() {
                     return;
                 }
             }

@@ -103,7 +103,7 @@ impl Runner {
         let name = self.partitions[extent.partition.0].name.clone();
         let dead = outcome.dead.len() as u64;
         self.books.read(&name, extent.end, extent.records, extent.records - dead);
-        self.count_partials(&name.source, extent, &outcome.dead);
+        self.count_partials(&name.source, extent, &outcome);
         if !outcome.dead.is_empty() && self.tables.contains(&Kind::Dead) {
             self.store(Work::Dead(name, outcome.dead)).await;
         }

@@ -374,7 +374,7 @@ impl Cluster {
             process.alert(alerts)?;
         }
         process.seal()?;
-        while process.stages.outbox().is_some_and(|outbox| !outbox.is_empty()) {
+        while process.stages.outbox().is_some_and(|outbox| !outbox.is_written()) {
             process.publish(topic, dice)?;
         }
         while !process.queue.is_empty() {

@@ -3,8 +3,8 @@
 use super::decoding::Extent;
 use super::flow::{Outcome, lock};
 use super::memory::Stage;
+use super::merging;
 use super::run::Runner;
-use crate::record::dead::DeadLetter;
 use crate::record::receipt::Receipt;
 use prometheus::IntCounterVec;
 use std::collections::HashMap;
@@ -41,15 +41,18 @@ impl Runner {
     }
 
     /// Counts what became of a batch of what others have gathered.
-    pub(super) fn count_partials(&mut self, source: &str, extent: Extent, dead: &[DeadLetter]) {
-        for letter in dead {
+    pub(super) fn count_partials(&mut self, source: &str, extent: Extent, outcome: &merging::Outcome) {
+        for letter in &outcome.dead {
             self.count_error(letter.reason.as_str(), 1);
         }
         let telemetry = &self.surroundings.telemetry;
         let labels = [self.pipeline.as_str(), source];
         telemetry.source_records.with_label_values(&labels).inc_by(extent.records);
         telemetry.source_bytes.with_label_values(&labels).inc_by(extent.bytes);
-        let dead = dead.len() as u64;
+        if outcome.repeated > 0 {
+            telemetry.dropped.with_label_values(&[self.pipeline.as_str(), "repeated"]).inc_by(outcome.repeated);
+        }
+        let dead = outcome.dead.len() as u64;
         self.progress.add(extent.records, extent.bytes, extent.records - dead, dead);
     }
 

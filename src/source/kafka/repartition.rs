@@ -128,8 +128,10 @@ impl Repartition {
         let client = broker::client(&self.kafka, None)?;
         let found = match broker::partitions(&client, brokers, &self.topic, clock) {
             Err(BrokerError::NoTopic { .. }) => {
-                self.create(false)?;
-                tracing::info!(topic = self.topic, partitions = self.partitions, retention = %self.retention, "made the Kafka topic through which daemons share windows");
+                if self.create(false)? {
+                    let Self { topic, partitions, retention, .. } = self;
+                    tracing::info!(topic, partitions, %retention, "made the Kafka topic through which daemons share windows");
+                }
                 self.await_topic(&client, clock)?
             }
             found => found?,
@@ -148,7 +150,7 @@ impl Repartition {
             let client = broker::client(&self.kafka, None)?;
             match broker::partitions(&client, &self.kafka.brokers.value, &self.topic, clock) {
                 Ok(found) => self.check_partitions(found.len()),
-                Err(BrokerError::NoTopic { .. }) => self.create(true),
+                Err(BrokerError::NoTopic { .. }) => self.create(true).map(drop),
                 // What is wrong with the cluster is told of the source.
                 Err(_) => Ok(()),
             }
@@ -175,8 +177,8 @@ impl Repartition {
         }
     }
 
-    /// Makes the topic, or only asks whether it could be made. It may be another daemon that makes it.
-    fn create(&self, only_ask: bool) -> Result<(), BrokerError> {
+    /// Makes the topic, or only asks whether it could be made. False when another daemon has made it meanwhile.
+    fn create(&self, only_ask: bool) -> Result<bool, BrokerError> {
         let failed = |reason: String| BrokerError::Create { topic: self.topic.clone(), reason };
         let admin: AdminClient<DefaultClientContext> =
             broker::connection(&self.kafka).create().map_err(|error| failed(reason(&error)))?;
@@ -195,13 +197,15 @@ impl Repartition {
             });
             asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
+        let mut made = true;
         for result in asked.map_err(failed)? {
             match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Ok(_) => {}
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => made = false,
                 Err((_, code)) => return Err(failed(code.to_string())),
             }
         }
-        Ok(())
+        Ok(made)
     }
 
     fn producer_settings(&self) -> rdkafka::ClientConfig {
