@@ -58,14 +58,16 @@ pub struct Flow {
 impl Flow {
     /// Takes the stages out of a plan.
     pub fn new(plan: &mut Plan) -> Self {
+        let gathers = matches!(plan.role, Role::Gather(_));
+        let windows = std::mem::take(&mut plan.windows);
         Self {
             decoder: Decoder::new(&plan.decode),
             roster: Roster::default(),
             transforms: std::mem::take(&mut plan.transforms),
             metrics: Arc::new(Mutex::new(Metrics::new(std::mem::take(&mut plan.metrics)))),
-            windows: Windows::new(std::mem::take(&mut plan.windows)),
+            windows: if gathers { Windows::gathering(windows) } else { Windows::new(windows) },
             alerts: Alerts::new(&plan.pipeline, std::mem::take(&mut plan.alerts)),
-            gathers: matches!(plan.role, Role::Gather(_)),
+            gathers,
         }
     }
 

@@ -31,6 +31,14 @@ pub(super) struct Definitions {
     pub(super) inputs: Vec<Name>,
 }
 
+impl Definitions {
+    /// Whether the partition is of a topic that is read. It may be newer than what is known of the topic.
+    fn reads(&self, (source, partition): &Name) -> bool {
+        let topic = |partition: &str| partition.rsplit_once('/').map(|(topic, _)| topic.to_owned());
+        self.inputs.iter().any(|input| input.0 == *source && topic(&input.1) == topic(partition))
+    }
+}
+
 /// What of a source partition was merged.
 #[derive(Debug)]
 struct Known {
@@ -115,6 +123,8 @@ impl Merged {
         let mut merged = Self::new(&Definitions { inputs: Vec::new(), ..definitions.clone() });
         merged.clock = StreamClock::resume(time(saved.reading), None);
         for SavedInput { name, position, largest, idle } in saved.inputs {
+            // Of a source or a topic that is read no longer nothing will come. What was merged of it stays known.
+            let idle = idle || !definitions.reads(&name);
             let number = merged.clock.rejoin(Standing { largest: time(largest), idle });
             merged.inputs.insert(name, Known { number, position });
         }

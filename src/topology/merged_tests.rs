@@ -101,6 +101,21 @@ fn windows_wait_for_every_partition_and_silence_holds_behind_its_position_only()
 }
 
 #[test]
+fn a_source_that_is_gone_is_not_waited_for_and_stays_known() {
+    let mut all = definitions(2);
+    let mut merged = Merged::new(&all);
+    let first = message(&all, vec![input(0, None, 10, 100), input(1, None, 7, 50)]);
+    merged.merge(&first).unwrap();
+    let of_another = |input: Input| Input { source: "in2".to_owned(), ..input };
+    all.inputs.iter_mut().for_each(|(source, _)| "in2".clone_into(source));
+    let (mut merged, ..) = Merged::restore(&all, &merged.save().unwrap()).unwrap();
+    let next = [input(0, None, 3, 300), input(1, None, 4, 200)].map(of_another).to_vec();
+    merged.merge(&message(&all, next)).unwrap();
+    assert_eq!(second(&merged), Some(200));
+    assert!(merged.merge(&first).unwrap().repeated);
+}
+
+#[test]
 fn messages_of_one_seal_count_when_all_are_there_and_in_order() {
     let all = definitions(1);
     let mut merged = Merged::new(&all);

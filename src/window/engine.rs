@@ -24,6 +24,12 @@ impl Windows {
         Self::with_caps(plans, Caps { groups: limits::GROUPS_PER_WINDOW, states: limits::STATES_PER_WINDOW })
     }
 
+    /// Windows that only gather, with room for a batch more than is gathered between two seals: nothing is dropped here that there
+    /// is room for where it is merged.
+    pub fn gathering(plans: Vec<Plan>) -> Self {
+        Self::with_caps(plans, Caps { groups: 2 * limits::GROUPS_PER_WINDOW, states: 2 * limits::STATES_PER_WINDOW })
+    }
+
     pub(super) fn with_caps(plans: Vec<Plan>, caps: Caps) -> Self {
         Self { definitions: plans.into_iter().map(|plan| Definition::new(plan, caps)).collect() }
     }
