@@ -94,6 +94,28 @@ pub const WINDOW_ROWS_WAITING: usize = 100_000;
 /// refused, when it is saved as when it is read. 100,000 groups with a count and a quantile take some 10 MB.
 pub const STATE_BYTES: usize = 1 << 30;
 
+/// Bytes of gathered states that go into one message between daemons, before compression; more are cut into several. One group of
+/// one pane is never cut: see [`PARTIAL_SKETCHES`].
+pub const PARTIAL_BYTES: usize = 256 << 10;
+
+/// Bytes of a message between daemons after decompression; a larger one is none of ours.
+pub const PARTIAL_MESSAGE_BYTES: usize = 8 << 20;
+
+/// Quantiles and distinct counts of a window that is merged over daemons; `check` refuses more. Each takes up to 36 KB of one group
+/// and pane, and all of them together must fit into a record of [`RECORD_BYTES`].
+pub const PARTIAL_SKETCHES: usize = 20;
+
+/// Most partitions of the topic between daemons; each of them gets a message for each seal of each daemon.
+pub const PARTIAL_PARTITIONS: u32 = 1_000;
+
+/// Bytes of messages between daemons that are sealed and not published yet; beyond, no further records are worked off until brokers
+/// have taken them.
+pub const PARTIAL_OUTBOX_BYTES: usize = 64 << 20;
+
+/// How long a pipeline that ends waits for brokers to take what it has sealed; what they don't is published by the next start, or by
+/// whoever takes its partitions over.
+pub const PARTIAL_DRAIN: Span = Span::from_secs(10);
+
 /// Panes that a window may be put together from; `check` refuses more, which would make each closing a merge of that
 /// many states per group.
 pub const PANES_PER_WINDOW: i64 = 10_000;

@@ -58,6 +58,9 @@ pub(crate) struct Held {
     pub(crate) at: PartitionPosition,
     /// How often the partition was claimed; 0 of a source that nobody shares.
     pub(crate) epoch: u64,
+    /// What was kept of the partition alone, for whoever goes on with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<StateRef>,
 }
 
 /// A partition that went to another chain.
@@ -67,6 +70,9 @@ pub(crate) struct Given {
     pub(crate) partition: String,
     /// How far it was sealed; `None` when nobody had read it.
     pub(crate) at: Option<PartitionPosition>,
+    /// What was kept with that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<StateRef>,
     /// The epoch that began with this.
     pub(crate) epoch: u64,
     pub(crate) to: String,

@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// A daemon of several that share source `in`.
 fn daemon(root: &Path, chain: &str) -> (Archive, super::Opened) {
-    let sharing = super::Sharing { chain: chain.to_owned(), sources: vec!["in".to_owned()] };
+    let sharing = super::Sharing { chain: chain.to_owned(), sources: vec!["in".to_owned()], inherits: true };
     let plan = ArchivePlan { sharing: Some(sharing), ..plan(root, &["date"]) };
     Archive::open(plan, EventTime::from_micros(START)).unwrap()
 }
@@ -42,21 +42,21 @@ fn a_partition_goes_from_daemon_to_daemon_with_its_position() {
     let (mut a, opened) = daemon(root.path(), "d-a");
     assert_eq!(opened, super::Opened::default());
     let (mut b, _) = daemon(root.path(), "d-b");
-    assert_eq!(a.claim(&[partition(0), partition(1)]).unwrap(), Checkpoint::default());
-    assert_eq!(b.claim(&[partition(2)]).unwrap(), Checkpoint::default());
+    assert_eq!(a.claim(&[partition(0), partition(1)]).unwrap().checkpoint, Checkpoint::default());
+    assert_eq!(b.claim(&[partition(2)]).unwrap().checkpoint, Checkpoint::default());
     a.write_events(&events(0, 2)).unwrap();
     a.seal(&reading(&[(0, 10), (1, 20)])).unwrap();
     b.write_events(&events(2, 2)).unwrap();
     b.seal(&reading(&[(2, 30)])).unwrap();
     // 1 goes from a to b, which a has handed over at its seal; a goes on with 0.
-    assert_eq!(positions(&b.claim(&[partition(1)]).unwrap()), owned(&[(1, 20)]));
+    assert_eq!(positions(&b.claim(&[partition(1)]).unwrap().checkpoint), owned(&[(1, 20)]));
     a.write_events(&events(4, 2)).unwrap();
     let receipt = a.seal(&reading(&[(0, 11), (1, 20)])).unwrap();
     assert_eq!(positions(&receipt.checkpoint), owned(&[(0, 11)]));
     b.write_events(&events(6, 2)).unwrap();
     b.seal(&reading(&[(1, 25), (2, 30)])).unwrap();
     // And back, though a's flow still believes that it is at 20.
-    assert_eq!(positions(&a.claim(&[partition(0), partition(1)]).unwrap()), owned(&[(0, 11), (1, 25)]));
+    assert_eq!(positions(&a.claim(&[partition(0), partition(1)]).unwrap().checkpoint), owned(&[(0, 11), (1, 25)]));
     a.write_events(&events(8, 2)).unwrap();
     a.seal(&reading(&[(0, 12), (1, 20)])).unwrap();
     a.write_events(&events(10, 2)).unwrap();
@@ -80,7 +80,7 @@ fn a_zombie_with_rows_of_a_partition_that_another_has_claimed_stops() {
     zombie.seal(&reading(&[(0, 5)])).unwrap();
     zombie.write_events(&events(2, 2)).unwrap();
     let (mut other, _) = daemon(root.path(), "d-o");
-    assert_eq!(positions(&other.claim(&[partition(0)]).unwrap()), owned(&[(0, 5)]));
+    assert_eq!(positions(&other.claim(&[partition(0)]).unwrap().checkpoint), owned(&[(0, 5)]));
     let error = zombie.seal(&reading(&[(0, 7)])).unwrap_err();
     assert!(
         matches!(&error, ArchiveError::Taken { partition, by, .. } if partition == "t/0" && by == "d-o"),
@@ -93,7 +93,7 @@ fn a_zombie_with_rows_of_a_partition_that_another_has_claimed_stops() {
     drop(zombie);
     let (mut zombie, opened) = daemon(root.path(), "d-z");
     assert_eq!(positions(&opened.own), owned(&[]), "it holds 1, of which nothing is sealed");
-    assert_eq!(positions(&zombie.claim(&[partition(0)]).unwrap()), owned(&[(0, 7)]));
+    assert_eq!(positions(&zombie.claim(&[partition(0)]).unwrap().checkpoint), owned(&[(0, 7)]));
 }
 
 #[test]
@@ -108,17 +108,54 @@ fn a_partition_that_comes_back_comes_from_where_others_have_sealed_it() {
     b.write_events(&events(2, 2)).unwrap();
     b.seal(&reading(&[(0, 9)])).unwrap();
     // a has not sealed since, and doesn't know yet that it was gone.
-    assert_eq!(positions(&a.claim(&[partition(0)]).unwrap()), owned(&[(0, 9)]));
+    assert_eq!(positions(&a.claim(&[partition(0)]).unwrap().checkpoint), owned(&[(0, 9)]));
     a.write_events(&events(4, 1)).unwrap();
     // A claim of something else repeats that 0 once went to b, which is no longer so.
-    assert_eq!(positions(&c.claim(&[partition(1)]).unwrap()), owned(&[(1, 5)]));
+    assert_eq!(positions(&c.claim(&[partition(1)]).unwrap().checkpoint), owned(&[(1, 5)]));
     let receipt = a.seal(&reading(&[(0, 10), (1, 5)])).unwrap();
     assert_eq!(positions(&receipt.checkpoint), owned(&[(0, 10)]));
-    assert_eq!(positions(&b.claim(&[partition(0), partition(1)]).unwrap()), owned(&[(0, 10), (1, 5)]));
+    assert_eq!(positions(&b.claim(&[partition(0), partition(1)]).unwrap().checkpoint), owned(&[(0, 10), (1, 5)]));
     b.write_events(&events(5, 1)).unwrap();
     b.seal(&reading(&[(0, 11), (1, 6)])).unwrap();
     assert_eq!(visible(root.path()), (0..6).collect::<Vec<_>>());
-    assert_eq!(positions(&c.claim(&[partition(0), partition(1)]).unwrap()), owned(&[(0, 11), (1, 6)]));
+    assert_eq!(positions(&c.claim(&[partition(0), partition(1)]).unwrap().checkpoint), owned(&[(0, 11), (1, 6)]));
+}
+
+fn part(number: usize, bytes: &[u8]) -> super::PartState {
+    let (source, partition) = partition(number);
+    super::PartState { source, partition, bytes: bytes.to_vec() }
+}
+
+#[test]
+fn what_is_kept_of_a_partition_goes_with_it_from_hand_to_hand() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut a, _) = daemon(root.path(), "d-a");
+    let (large, small) = (vec![7; limits::STATE_INLINE_BYTES + 1], b"small".to_vec());
+    assert_eq!(a.claim(&[partition(0), partition(1)]).unwrap(), super::Claimed::default());
+    let parts = vec![part(0, &large), part(1, &small)];
+    a.seal(&Sealing { parts, state: b"of a".to_vec(), ..reading(&[(0, 10), (1, 20)]) }).unwrap();
+    // b claims and dies before it has sealed anything; c claims from b, and a has sealed something else meanwhile.
+    let (mut b, _) = daemon(root.path(), "d-b");
+    assert_eq!(b.claim(&[partition(0)]).unwrap().parts, [part(0, &large)]);
+    drop(b);
+    a.seal(&Sealing { parts: vec![part(1, b"newer")], state: b"of a, newer".to_vec(), ..reading(&[(0, 10), (1, 21)]) })
+        .unwrap();
+    let (mut c, _) = daemon(root.path(), "d-c");
+    let claimed = c.claim(&[partition(0)]).unwrap();
+    assert_eq!((positions(&claimed.checkpoint), claimed.parts), (owned(&[(0, 10)]), vec![part(0, &large)]));
+    assert_eq!(claimed.inherited, [b"of a, newer".to_vec()], "b has sealed nothing of it, a has");
+    // A state alone is worth a seal; what it replaces is removed.
+    c.seal(&Sealing { parts: vec![part(0, &small)], ..reading(&[(0, 10)]) }).unwrap();
+    let states =
+        |chain: &str| fs::read_dir(root.path().join("_headrig/p/state").join(chain)).map_or(0, Iterator::count);
+    assert_eq!((states("d-a"), states("d-c")), (0, 0), "the large one is gone, wherever it was");
+    drop(c);
+    let (mut c, _) = daemon(root.path(), "d-c");
+    let claimed = c.claim(&[partition(0)]).unwrap();
+    assert_eq!(claimed.parts, [part(0, &small)]);
+    // And a has nothing of it any more, not even its state.
+    let error = a.seal(&Sealing { parts: vec![part(0, &large)], ..reading(&[(0, 10), (1, 21)]) }).unwrap_err();
+    assert!(matches!(error, ArchiveError::Taken { .. }), "{error}");
 }
 
 #[test]

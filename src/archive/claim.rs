@@ -6,7 +6,7 @@
 //! fixes where the new holder begins. What nobody has read yet is claimed from the chain [`chain::ORIGIN`].
 
 use super::ArchiveError;
-use super::chain::{self, Act, Entry, FORMAT, Given, Keys, ORIGIN};
+use super::chain::{self, Act, Entry, FORMAT, Given, Keys, ORIGIN, StateRef};
 use super::seal;
 use super::store::Store;
 use crate::limits;
@@ -22,6 +22,8 @@ pub(crate) struct Holder {
     pub(crate) chain: String,
     pub(crate) epoch: u64,
     pub(crate) at: Option<PartitionPosition>,
+    /// What was kept of it there.
+    pub(crate) state: Option<StateRef>,
 }
 
 /// Who claims.
@@ -45,17 +47,52 @@ pub(crate) fn holders(heads: &[Entry]) -> BTreeMap<Name, Holder> {
     for entry in heads {
         for given in &entry.given {
             let name = (given.source.clone(), given.partition.clone());
-            offer(name, Holder { chain: given.to.clone(), epoch: given.epoch, at: given.at.clone() }, false);
+            let (at, state) = (given.at.clone(), given.state.clone());
+            offer(name, Holder { chain: given.to.clone(), epoch: given.epoch, at, state }, false);
         }
     }
     for entry in heads {
         for held in &entry.holds {
             let name = (held.at.source.clone(), held.at.partition.clone());
-            let holder = Holder { chain: entry.chain.clone(), epoch: held.epoch, at: Some(held.at.clone()) };
-            offer(name, holder, true);
+            let (at, state) = (Some(held.at.clone()), held.state.clone());
+            offer(name, Holder { chain: entry.chain.clone(), epoch: held.epoch, at, state }, true);
         }
     }
     holders
+}
+
+/// The chains, but for `own`, whose newest seals may have said something of `wanted` that `own` has not repeated: those that they were claimed
+/// from and, where one of them has sealed nothing of it, those before. The oldest first.
+pub(crate) fn predecessors(heads: &[Entry], own: &str, wanted: &[Name]) -> Vec<String> {
+    let mut chains: Vec<String> = Vec::new();
+    for (source, partition) in wanted {
+        let is_it = |given: &&Given| given.source == *source && given.partition == *partition;
+        let mut given: Vec<(&Given, &str)> =
+            heads.iter().flat_map(|head| head.given.iter().filter(is_it).map(|given| (given, &*head.chain))).collect();
+        given.sort_by_key(|(given, _)| std::cmp::Reverse(given.epoch));
+        let Some((newest, _)) = given.first().copied() else { continue };
+        let mut held = heads.iter().filter(|head| head.chain == own).flat_map(|head| &head.holds);
+        let repeated = held.any(|held| {
+            (&held.at.source, &held.at.partition) == (source, partition) && newest.at.as_ref() != Some(&held.at)
+        });
+        if repeated {
+            continue;
+        }
+        let mut line: Vec<&str> = Vec::new();
+        for (given, chain) in given {
+            // One that was given away where it had come from has said nothing of it.
+            if given.at != newest.at {
+                break;
+            }
+            line.push(chain);
+        }
+        for chain in line.into_iter().rev() {
+            if chain != own && chain != ORIGIN && !chains.iter().any(|known| known == chain) {
+                chains.push(chain.to_owned());
+            }
+        }
+    }
+    chains
 }
 
 /// Makes `wanted` this chain's own, wherever they are, and returns all that it holds of them.
@@ -109,6 +146,7 @@ fn take(
             source: name.0.clone(),
             partition: name.1.clone(),
             at: holder.and_then(|holder| holder.at.clone()),
+            state: holder.and_then(|holder| holder.state.clone()),
             epoch: holder.map_or(1, |holder| holder.epoch + 1),
             to: claimant.chain.to_owned(),
         });

@@ -7,7 +7,7 @@ use rustix::fs::FlockOperation;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,13 +20,14 @@ const PUT: &str = ".put-";
 #[derive(Debug)]
 pub(crate) struct Folder {
     root: PathBuf,
-    /// Files begun, so that no two have one name.
-    scratch: AtomicU64,
 }
+
+/// Files begun by this process, so that no two have one name: several pipelines may write one archive.
+static BEGUN: AtomicU64 = AtomicU64::new(0);
 
 impl Folder {
     pub(crate) fn new(root: PathBuf) -> Self {
-        Self { root, scratch: AtomicU64::new(0) }
+        Self { root }
     }
 
     /// Removes what processes that died while they put something have left.
@@ -53,10 +54,9 @@ impl Folder {
     fn write_aside(&self, bytes: &[u8]) -> Result<(PathBuf, File), ArchiveError> {
         let folder = self.root.join(ASIDE);
         disk::make_folder(&folder)?;
-        let number = self.scratch.fetch_add(1, Ordering::Relaxed);
+        let number = BEGUN.fetch_add(1, Ordering::Relaxed);
         let path = folder.join(format!("{PUT}{}-{number}", std::process::id()));
-        let written = File::create(&path).and_then(|mut file| {
-            rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)?;
+        let written = begin(&path).and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()?;
             Ok(file)
@@ -68,6 +68,17 @@ impl Folder {
                 let _ = fs::remove_file(&path);
                 Err(ArchiveError::io("write", &path)(error))
             }
+        }
+    }
+}
+
+/// Makes a file and locks it. One that another writer has swept away in between is made again.
+fn begin(path: &Path) -> std::io::Result<File> {
+    loop {
+        let file = File::create(path)?;
+        rustix::fs::flock(&file, FlockOperation::LockShared)?;
+        if file.metadata()?.nlink() > 0 {
+            return Ok(file);
         }
     }
 }

@@ -12,7 +12,7 @@
 //! | `_headrig/{pipeline}/chains/{chain}/{number}.json` | seals and claims; put if absent, never changed |
 //! | `_headrig/{pipeline}/summaries/{chain}/{number}.json` | seals that were folded together |
 //! | `_headrig/{pipeline}/staging/{chain}/` | files that no seal names yet, or that a seal names and a crash left unmoved |
-//! | `_headrig/{pipeline}/state/{chain}/` | window and alert state of the newest seal, when it is large |
+//! | `_headrig/{pipeline}/state/{chain}/` | window and alert state of the newest seal, and what is kept of single partitions, when it is large |
 //! | `_headrig/{pipeline}/locks/{chain}` | in a local folder: locked while a daemon writes; holds its writer id |
 //!
 //! The place is a local folder or a bucket: all that is asked of it is in `store.rs`. Why there is no claim before each
@@ -60,7 +60,7 @@ mod writer;
 pub use error::ArchiveError;
 pub use instance::{Instance, InstanceError};
 pub use patience::Patience;
-pub use plan::{ArchivePlan, Identified, Opened, Sealed, Sealing, Sharing};
+pub use plan::{ArchivePlan, Claimed, Identified, Opened, PartState, Sealed, Sealing, Sharing};
 pub use table::Kind;
 #[cfg(test)]
 pub(crate) use verify::verify_in;

@@ -37,16 +37,20 @@ pub(crate) fn put_state(
 
 /// The state that a seal has kept; empty when none.
 pub(crate) fn state(store: &dyn Store, seal: &Seal) -> Result<Vec<u8>, ArchiveError> {
+    seal.state.as_ref().map_or_else(|| Ok(Vec::new()), |at| stored(store, at))
+}
+
+/// A state that was kept.
+pub(crate) fn stored(store: &dyn Store, at: &StateRef) -> Result<Vec<u8>, ArchiveError> {
     let corrupt = |path: String, detail: &str| ArchiveError::Corrupt { path: path.into(), detail: detail.to_owned() };
-    match &seal.state {
-        None => Ok(Vec::new()),
-        Some(StateRef::Inline(text)) => {
+    match at {
+        StateRef::Inline(text) => {
             let digits = text.as_bytes().chunks(2);
             let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
             let state: Option<Vec<u8>> = digits.map(byte).collect();
             state.ok_or_else(|| corrupt("a seal".to_owned(), "has a state that isn't hexadecimal"))
         }
-        Some(StateRef::Object { path, bytes }) => {
+        StateRef::Object { path, bytes } => {
             let state =
                 store.read(path)?.ok_or_else(|| corrupt(store.show(path), "is missing, and a seal names it"))?;
             if state.len() as u64 == *bytes {
@@ -54,6 +58,18 @@ pub(crate) fn state(store: &dyn Store, seal: &Seal) -> Result<Vec<u8>, ArchiveEr
             } else {
                 Err(corrupt(store.show(path), "is not as long as when it was sealed"))
             }
+        }
+    }
+}
+
+/// The state of the newest seal of another writer's chain, which may seal again meanwhile and remove the older state.
+pub(crate) fn newest_state(store: &dyn Store, keys: &Keys, chain: &str) -> Result<Vec<u8>, ArchiveError> {
+    let mut looked_at = None;
+    loop {
+        let Some(seal) = newest(store, keys, chain)?.0 else { return Ok(Vec::new()) };
+        match state(store, &seal) {
+            Err(ArchiveError::Corrupt { .. }) if looked_at != seal.state => looked_at = seal.state,
+            done => return done,
         }
     }
 }

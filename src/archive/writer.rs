@@ -8,7 +8,7 @@ use super::crew::Crew;
 use super::folder::Folder;
 use super::partition::file_name;
 use super::patience::{Patience, Patient};
-use super::plan::{self, ArchivePlan, Opened, Sealed};
+use super::plan::{self, ArchivePlan, Claimed, Opened, PartState, Sealed};
 use super::staging::{self, Names, Staging};
 use super::store::Store;
 use super::table::{self, Kind, Table};
@@ -36,6 +36,8 @@ pub(super) struct Holding {
     /// `None` before the first seal with some of it.
     pub(super) at: Option<PartitionPosition>,
     pub(super) epoch: u64,
+    /// What was kept of it alone, and where.
+    pub(super) state: Option<StateRef>,
 }
 
 /// Where an archive is, and who writes.
@@ -67,6 +69,8 @@ pub struct Archive {
     pub(crate) place: Place,
     /// Sources whose partitions have to be claimed.
     pub(super) shared: Vec<String>,
+    /// Whether claims give the states of the chains that partitions come from.
+    inherits: bool,
     /// Tables that are written.
     pub(super) kept: Vec<Kind>,
     data: Table,
@@ -176,6 +180,7 @@ impl Archive {
             dead: plan::plain_table(Kind::Dead, table::dead_schema(), "ts", &["raw", "raw_bytes"], &footer),
             alerts: plan::plain_table(Kind::Alerts, table::alert_schema(), columns::WINDOW_END, &["id"], &footer),
             windows: plan.windows.iter().map(window).collect(),
+            inherits: plan.sharing.as_ref().is_some_and(|sharing| sharing.inherits),
             shared: plan.sharing.map(|sharing| sharing.sources).unwrap_or_default(),
             pipeline: plan.pipeline,
             chain,
@@ -215,10 +220,10 @@ impl Archive {
     }
 
     fn hold(&mut self, holders: impl IntoIterator<Item = (Name, claim::Holder)>) {
-        for (name, claim::Holder { at, epoch, .. }) in holders {
+        for (name, claim::Holder { at, epoch, state, .. }) in holders {
             self.given.retain(|given| (given.source.as_str(), given.partition.as_str()) != (&name.0, &name.1));
             self.lost.remove(&name);
-            self.held.insert(name, Holding { at, epoch });
+            self.held.insert(name, Holding { at, epoch, state });
         }
     }
 
@@ -228,13 +233,30 @@ impl Archive {
     ///
     /// # Errors
     /// When the claims cannot be put. Which of them were is found out by claiming again.
-    pub fn claim(&mut self, partitions: &[(String, String)]) -> Result<Checkpoint, ArchiveError> {
+    pub fn claim(&mut self, partitions: &[(String, String)]) -> Result<Claimed, ArchiveError> {
         self.guarded(|archive| {
             archive.catch_up()?;
             archive.take_over(partitions)?;
-            let at = |name: &Name| archive.held.get(name).and_then(|holding| holding.at.clone());
-            Ok(Checkpoint { partitions: partitions.iter().filter_map(at).collect() })
+            let held = || partitions.iter().filter_map(|name| archive.held.get(name).map(|holding| (name, holding)));
+            let at = held().filter_map(|(_, holding)| holding.at.clone()).collect();
+            let store = archive.place.store.as_ref();
+            let part = |(name, holding): (&Name, &Holding)| {
+                let (source, partition) = name.clone();
+                let bytes = seal::stored(store, holding.state.as_ref()?);
+                Some(bytes.map(|bytes| PartState { source, partition, bytes }))
+            };
+            let parts = held().filter_map(part).collect::<Result<_, _>>()?;
+            let inherited = if archive.inherits { archive.inherit(partitions)? } else { Vec::new() };
+            Ok(Claimed { checkpoint: Checkpoint { partitions: at }, parts, inherited })
         })
+    }
+
+    /// The states of the chains that partitions come from, as of their newest seals.
+    fn inherit(&self, partitions: &[Name]) -> Result<Vec<Vec<u8>>, ArchiveError> {
+        let (store, keys) = (self.place.store.as_ref(), &self.place.keys);
+        let chains = claim::predecessors(&chain::heads(store, keys)?, &self.chain, partitions);
+        let states = chains.iter().map(|chain| seal::newest_state(store, keys, chain));
+        states.filter(|state| !matches!(state, Ok(state) if state.is_empty())).collect()
     }
 
     fn take_over(&mut self, partitions: &[Name]) -> Result<(), ArchiveError> {

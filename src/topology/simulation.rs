@@ -22,7 +22,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
-const PIPELINE: &str = r#"
+pub(super) const PIPELINE: &str = r#"
 pipeline: sim
 sources: { in: { type: stdin } }
 decode: { envelope: none, format: json, schema: access }
@@ -40,9 +40,9 @@ archive: { url: "/nowhere" }
 "#;
 
 /// 2026-05-06T00:00:00Z.
-const START: i64 = 1_778_025_600_000_000;
-const SECOND: i64 = 1_000_000;
-const RECEIVERS: [&str; 2] = ["ops", "page"];
+pub(super) const START: i64 = 1_778_025_600_000_000;
+pub(super) const SECOND: i64 = 1_000_000;
+pub(super) const RECEIVERS: [&str; 2] = ["ops", "page"];
 
 /// Numbers by a seed.
 pub(super) struct Dice(pub(super) u64);
@@ -86,10 +86,10 @@ pub(super) struct World {
     pub(super) bucket: Bucket,
     pub(super) input: Vec<Vec<String>>,
     /// Ids that each receiver was told, in order.
-    told: [Vec<String>; 2],
+    pub(super) told: [Vec<String>; 2],
     /// Processes so far; time goes on with them.
     pub(super) lives: u64,
-    scratch: tempfile::TempDir,
+    pub(super) scratch: tempfile::TempDir,
 }
 
 impl World {
@@ -101,7 +101,7 @@ impl World {
     }
 
     /// Records of a partition from `from` on, as a source hands them on.
-    fn batch(&self, partition: usize, from: u64, most: u64) -> RawBatch {
+    pub(super) fn batch(&self, partition: usize, from: u64, most: u64) -> RawBatch {
         let lines = &self.input[partition];
         let end = (from + most).min(lines.len() as u64);
         let (mut bytes, mut records) = (Vec::new(), Vec::new());
@@ -150,10 +150,14 @@ pub(super) struct Process {
 }
 
 fn config_plan() -> config::Plan {
-    config::load("sim.yaml", PIPELINE, &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap()
+    load(PIPELINE)
 }
 
-fn archive_plan(plan: &config::Plan, sharing: Option<Sharing>) -> ArchivePlan {
+pub(super) fn load(text: &str) -> config::Plan {
+    config::load("sim.yaml", text, &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap()
+}
+
+pub(super) fn archive_plan(plan: &config::Plan, sharing: Option<Sharing>) -> ArchivePlan {
     ArchivePlan {
         config: plan.archive.clone().unwrap(),
         pipeline: plan.pipeline.clone(),
@@ -328,7 +332,7 @@ pub(super) fn clean(seed: u64) -> (World, u64) {
 }
 
 /// Asserts that `world` has what `expected` has, once.
-fn assert_same(context: &str, expected: &World, world: &World) {
+pub(super) fn assert_same(context: &str, expected: &World, world: &World) {
     for kind in Kind::ALL {
         assert_eq!(rows(expected, kind), rows(world, kind), "{context}: {}", kind.as_str());
     }

@@ -41,7 +41,7 @@ impl Group {
         let life = self.world.lives;
         let faults = if life < self.faulty_lives { some_faults(self.seed ^ life, 0) } else { Faults::default() };
         let store = Arc::new(Faulty::new(&self.world.bucket, faults));
-        let sharing = Sharing { chain: format!("d-{number}"), sources: vec!["in".to_owned()] };
+        let sharing = Sharing { chain: format!("d-{number}"), sources: vec!["in".to_owned()], inherits: false };
         let mut process = Process::start(&mut self.world, &store, Some(sharing))?;
         for partition in 0..self.world.input.len() {
             process.flow.open(PartitionId(partition), &name(partition));
@@ -60,7 +60,7 @@ impl Group {
         let Some(daemon) = &mut self.daemons[number] else { return Ok(()) };
         daemon.process.seal()?;
         let wanted = ("in".to_owned(), name(partition).partition);
-        let claimed = daemon.process.archive.claim(&[wanted])?;
+        let claimed = daemon.process.archive.claim(&[wanted])?.checkpoint;
         daemon.process.positions[partition] = claimed.partitions.first().map_or(0, |known| known.position);
         daemon.reads.insert(partition);
         Ok(())
