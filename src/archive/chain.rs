@@ -166,6 +166,29 @@ impl Keys {
         format!("{}/state/{chain}", self.home)
     }
 
+    /// What became of sealed files, by number.
+    pub(crate) fn changes(&self) -> String {
+        format!("{}/changes", self.home)
+    }
+
+    pub(crate) fn change(&self, number: u64) -> String {
+        format!("{}/changes/{number:012}.json", self.home)
+    }
+
+    /// Lists of files as they were behind changes, by the number of the last.
+    pub(crate) fn catalogues(&self) -> String {
+        format!("{}/catalogues", self.home)
+    }
+
+    pub(crate) fn catalogue(&self, number: u64) -> String {
+        format!("{}/catalogues/{number:012}.json", self.home)
+    }
+
+    /// Files that others have replaced, for as long as somebody may still read them.
+    pub(crate) fn replaced(&self) -> String {
+        format!("{}/replaced", self.home)
+    }
+
     pub(crate) fn lock(&self, chain: &str) -> String {
         format!("{}/locks/{chain}", self.home)
     }

@@ -167,6 +167,7 @@ mod tests {
             partition_by: partition_by.iter().map(|p| Located::nowhere((*p).to_owned())).collect(),
             flush: super::super::FlushConfig::default(),
             tables: Located::nowhere(crate::archive::Kind::ALL.to_vec()),
+            compact: None,
         };
         config.check(&schema()).into_iter().map(|p| format!("{} ({})", p.message, p.hint.unwrap_or_default())).collect()
     }

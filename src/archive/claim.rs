@@ -98,7 +98,7 @@ fn take(
 ) -> Result<(), ArchiveError> {
     if let Some(head) = head {
         // Its writer may have died with files sealed and not placed, and only the newest seal is looked at.
-        seal::place(store, head)?;
+        seal::place_again(store, keys, head)?;
     }
     let is_claimed = |source: &str, partition: &str| names.iter().any(|name| name.0 == source && name.1 == partition);
     let mut given: Vec<Given> = head.map_or_else(Vec::new, |head| head.given.clone());

@@ -32,6 +32,10 @@ pub enum ArchiveError {
     Encode { path: PathBuf, cause: ParquetError },
     #[error("cannot arrange rows for the archive: {0}")]
     Arrange(#[from] ArrowError),
+    #[error("cannot rewrite {}: {detail}", path.display())]
+    Rewrite { path: PathBuf, detail: String },
+    #[error("cannot finish the upkeep of the archive, it was told to stop")]
+    Stopped,
     #[error("cannot go on with the archive {} after an earlier error", path.display())]
     Broken { path: PathBuf },
 }
@@ -77,6 +81,10 @@ impl ArchiveError {
             Self::Devices { .. } => Some("keep the whole archive folder on one file system".into()),
             Self::Broken { .. } => Some("open the archive again; it goes on from its newest seal".into()),
             Self::None { .. } => Some("name the folder that `archive.url` has in the pipeline file".into()),
+            Self::Rewrite { .. } => {
+                Some("see what `headrig verify --deep` says of it; files that cannot be rewritten stay as they are".into())
+            }
+            Self::Stopped => Some("what was begun is thrown away; the next run does it".into()),
             Self::Url { .. } | Self::Encode { .. } | Self::Arrange(_) => None,
         }
     }

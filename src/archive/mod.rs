@@ -25,13 +25,17 @@
 //! [`Receipt`]: crate::record::receipt::Receipt
 
 mod bucket;
+mod catalogue;
 mod chain;
 #[cfg(test)]
 mod chain_tests;
+mod change;
 mod check;
 mod claim;
+mod compact;
 mod crew;
 mod dictionary;
+mod digest;
 mod disk;
 mod encode;
 mod error;
@@ -45,13 +49,19 @@ mod inspect;
 mod instance;
 mod partition;
 mod plan;
+mod rewrite;
+mod runs;
 mod seal;
 mod sealing;
 mod staging;
 mod store;
+mod swap;
 mod table;
 #[cfg(test)]
 mod tests;
+mod upkeep;
+#[cfg(test)]
+mod upkeep_tests;
 mod verify;
 mod writer;
 
@@ -59,6 +69,8 @@ pub use error::ArchiveError;
 pub use instance::{Instance, InstanceError};
 pub use plan::{ArchivePlan, Identified, Opened, Sealed, Sealing, Sharing};
 pub use table::Kind;
+pub use upkeep::Done;
+
 #[cfg(test)]
 pub(crate) use verify::verify_in;
 pub use verify::{Finding, Flaw, PipelineReport, Report, verify};
@@ -71,7 +83,7 @@ use crate::time::Span;
 use crate::units::ByteSize;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 
 /// `archive:` as written.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -87,6 +99,39 @@ pub struct Config {
     /// Which tables are written. Default all: `[data, dead, windows, alerts]`.
     #[serde(default = "default_tables")]
     pub tables: Located<Vec<Kind>>,
+    /// How small files become large ones. Without it: by its defaults in a local folder, and not in a bucket.
+    pub compact: Option<Located<CompactConfig>>,
+}
+
+/// When small files of a folder that no seal touches any more become large ones.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CompactConfig {
+    /// Whether the daemon does it. Default true.
+    pub enabled: bool,
+    /// Small files of one folder that make it worth it; at least 2. Default 8.
+    pub files: NonZeroUsize,
+    /// Bytes of the files that they become; what is half as large stays as it is. Default 256MB.
+    pub size: ByteSize,
+    /// How long no seal must have touched the folder. Default 10m.
+    pub after: Span,
+    /// How often is looked for work. Default 5m.
+    pub every: Span,
+    /// How long replaced files are kept, for queries that are about to read them. Default 15m.
+    pub grace: Span,
+}
+
+impl Default for CompactConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            files: NonZeroUsize::new(8).expect("not zero"),
+            size: ByteSize(256_000_000),
+            after: Span::from_secs(600),
+            every: Span::from_secs(300),
+            grace: Span::from_secs(900),
+        }
+    }
 }
 
 /// When staged rows are sealed: whatever comes first, and at the end.

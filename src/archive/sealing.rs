@@ -156,7 +156,8 @@ impl Archive {
         let mut footer = vec![KeyValue::new("headrig.position_range".to_owned(), ranges)];
         let watermark = sealing.watermark;
         footer.extend(watermark.map(|w| KeyValue::new("headrig.watermark".to_owned(), w.to_string())));
-        let files = self.staging.finish_all(&footer)?;
+        let mut files = self.staging.finish_all(&footer)?;
+        files.iter_mut().for_each(|file| file.sealed_us = sealing.at.map(EventTime::micros));
         let (store, keys) = (self.place.store.as_ref(), &self.place.keys);
         let staged: Vec<_> = files.iter().map(|file| (self.staging.local(file), file.staged.clone())).collect();
         store.upload(&staged)?;

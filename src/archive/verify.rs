@@ -5,7 +5,9 @@
 //! not sealed is a note, not a finding.
 
 use super::bucket::Bucket;
+use super::catalogue::Catalogue;
 use super::chain::{self, Act, Entry, Keys, Stretch};
+use super::change;
 use super::check::Location;
 use super::claim;
 use super::fold::Summary;
@@ -36,6 +38,8 @@ pub enum Flaw {
     Differs,
     /// A file where readers look that no seal names.
     Orphan,
+    /// A file was replaced or has expired, and a crash came before it was taken away; the next upkeep does it.
+    Replaced,
     /// Records of a seal that are neither rows nor dead letters nor filtered out, or more of these than records.
     Unaccounted,
 }
@@ -59,10 +63,14 @@ pub struct PipelineReport {
     /// Records of all seals.
     pub records: u64,
     pub filtered: u64,
-    /// Rows by table.
+    /// Rows by table, of files that count.
     pub rows: BTreeMap<&'static str, u64>,
     pub files: u64,
     pub bytes: u64,
+    /// Rows that have expired, by table.
+    pub expired: BTreeMap<&'static str, u64>,
+    /// Sealed files that others stand for now, or that have expired.
+    pub replaced: u64,
 }
 
 /// What was found in an archive.
@@ -103,24 +111,28 @@ pub(crate) fn verify_in(
     for home in homes {
         pipelines.push(Pipeline::read(store, &home, &mut report)?);
     }
-    let total = pipelines.iter().map(|pipeline| pipeline.files.len() as u64).sum();
-    for pipeline in &pipelines {
+    let total = pipelines.iter().map(|pipeline| pipeline.live.len() as u64).sum();
+    for pipeline in &mut pipelines {
         pipeline.check_positions(&mut report);
         pipeline.check_accounts(&mut report);
-        for file in &pipeline.files {
+        for file in pipeline.live.values() {
             pipeline.check_file(store, file, deep, &mut report)?;
-            sealed.insert(file.path.as_str());
+            sealed.insert(file.path.clone());
             looked_at += 1;
             progress(looked_at, total);
         }
         report.pipelines.push(pipeline.report());
     }
+    let replaced: BTreeSet<&str> =
+        pipelines.iter().flat_map(|pipeline| pipeline.gone.iter().map(String::as_str)).collect();
     for kind in Kind::ALL {
-        for key in store.walk(kind.as_str())? {
-            if !sealed.contains(key.as_str()) {
-                let detail = format!("{} is in no seal", store.show(&key));
-                report.findings.push(Finding { flaw: Flaw::Orphan, pipeline: String::new(), detail });
-            }
+        for key in store.walk(kind.as_str())?.into_iter().filter(|key| !sealed.contains(key)) {
+            let (flaw, why) = if replaced.contains(key.as_str()) {
+                (Flaw::Replaced, "doesn't count any more and is still there: run `headrig compact` once")
+            } else {
+                (Flaw::Orphan, "is in no seal")
+            };
+            report.findings.push(Finding { flaw, pipeline: String::new(), detail: format!("{} {why}", store.show(&key)) });
         }
     }
     report.findings.sort();
@@ -134,17 +146,27 @@ struct Pipeline {
     chains: u64,
     entries: u64,
     spans: Vec<Stretch>,
-    files: Vec<StagedFile>,
+    /// Rows of all seals, by table.
+    rows: BTreeMap<Kind, u64>,
+    /// Files that count: those of the catalogue, and what was sealed since it was read.
+    live: BTreeMap<String, StagedFile>,
+    /// Paths of sealed files that don't count any more.
+    gone: BTreeSet<String>,
+    catalogue: Catalogue,
     records: u64,
     filtered: u64,
-    /// Seals that don't add up.
+    /// Seals and changes that don't add up.
     unaccounted: Vec<String>,
 }
 
 impl Pipeline {
     fn read(store: &dyn Store, home: &str, report: &mut Report) -> Result<Self, ArchiveError> {
         let keys = Keys::of_home(home);
-        let mut pipeline = Self { name: home.to_owned(), ..Self::default() };
+        // Before the chains are read: what comes meanwhile is in them.
+        let catalogue = Catalogue::read(store, &keys)?;
+        let live = catalogue.files.clone();
+        let mut pipeline = Self { name: home.to_owned(), live, catalogue, ..Self::default() };
+        pipeline.read_changes(store, &keys, report)?;
         let chains: BTreeSet<String> =
             store.list(&keys.chains())?.into_iter().chain(store.list(&keys.all_summaries())?).collect();
         for chain in &chains {
@@ -181,7 +203,7 @@ impl Pipeline {
             next = summary.through + 1;
             self.entries += summary.through + 1 - summary.from;
             self.spans.extend(summary.spans);
-            self.files.extend(summary.files);
+            self.add_files(chain, summary.files);
             self.records += summary.records;
             self.filtered += summary.filtered;
         }
@@ -222,7 +244,39 @@ impl Pipeline {
         self.records += seal.records;
         self.filtered += seal.filtered;
         self.spans.extend(seal.spans);
-        self.files.extend(seal.files);
+        self.add_files(&entry.chain, seal.files);
+    }
+
+    fn add_files(&mut self, chain: &str, files: Vec<StagedFile>) {
+        let covered = self.catalogue.covers.get(chain).copied().unwrap_or(0);
+        for file in files {
+            *self.rows.entry(file.kind).or_default() += file.rows;
+            if file.seal_number() > covered {
+                self.live.insert(file.path.clone(), file);
+            } else if !self.live.contains_key(&file.path) {
+                self.gone.insert(file.path);
+            }
+        }
+    }
+
+    /// Changes must follow each other without a gap, and none but an expiry may lose rows.
+    fn read_changes(&mut self, store: &dyn Store, keys: &Keys, report: &mut Report) -> Result<(), ArchiveError> {
+        let mut next = None;
+        for number in change::numbers(store, keys)?.into_iter().filter(|number| *number <= self.catalogue.changes) {
+            if let Some(next) = next.filter(|next| number > *next) {
+                let detail = format!("the log of changes has no entries {next} to {}", number - 1);
+                self.find(report, Flaw::MissingEntry, detail);
+            }
+            next = Some(number + 1);
+            let Some(change) = change::read(store, keys, number)? else { continue };
+            self.gone.extend(change.exchange().into_iter().flat_map(|e| e.removed.iter().map(|file| file.path.clone())));
+            if let change::Act::Compact(exchange) | change::Act::Cool(exchange) = &change.act
+                && let Some(detail) = exchange.difference()
+            {
+                self.unaccounted.push(format!("change {number} {detail}"));
+            }
+        }
+        Ok(())
     }
 
     fn find(&self, report: &mut Report, flaw: Flaw, detail: String) {
@@ -283,6 +337,18 @@ impl Pipeline {
         for detail in &self.unaccounted {
             self.find(report, Flaw::Unaccounted, detail.clone());
         }
+        // What was sealed is there or has expired. Where entries are missing that is said already.
+        let whole = !report.findings.iter().any(|finding| finding.flaw == Flaw::MissingEntry);
+        for kind in Kind::ALL.into_iter().filter(|_| whole) {
+            let sealed = self.rows.get(&kind).copied().unwrap_or(0);
+            let live: u64 = self.live.values().filter(|file| file.kind == kind).map(|file| file.rows).sum();
+            let expired = self.catalogue.expired.get(&kind).copied().unwrap_or(0);
+            if sealed != live + expired {
+                let kind = kind.as_str();
+                let detail = format!("{sealed} rows were sealed in {kind}, {live} are in files and {expired} have expired");
+                self.find(report, Flaw::Unaccounted, detail);
+            }
+        }
     }
 
     fn check_file(
@@ -319,9 +385,10 @@ impl Pipeline {
     fn report(&self) -> PipelineReport {
         let partitions: BTreeSet<_> = self.spans.iter().map(|span| (&span.source, &span.partition)).collect();
         let mut rows: BTreeMap<&'static str, u64> = BTreeMap::new();
-        for file in &self.files {
+        for file in self.live.values() {
             *rows.entry(file.kind.as_str()).or_default() += file.rows;
         }
+
         PipelineReport {
             pipeline: self.name.clone(),
             chains: self.chains,
@@ -330,8 +397,10 @@ impl Pipeline {
             records: self.records,
             filtered: self.filtered,
             rows,
-            files: self.files.len() as u64,
-            bytes: self.files.iter().map(|file| file.bytes).sum(),
+            files: self.live.len() as u64,
+            bytes: self.live.values().map(|file| file.bytes).sum(),
+            expired: self.catalogue.expired.iter().map(|(kind, rows)| (kind.as_str(), *rows)).collect(),
+            replaced: self.gone.len() as u64,
         }
     }
 }

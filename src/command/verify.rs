@@ -64,6 +64,15 @@ fn text(report: &Report) -> String {
             pipeline.files,
             pipeline.bytes,
         ));
+        if pipeline.replaced > 0 {
+            let expired: Vec<String> =
+                pipeline.expired.iter().map(|(table, rows)| format!("{rows} rows of {table}")).collect();
+            let expired = if expired.is_empty() { "nothing".to_owned() } else { expired.join(", ") };
+            lines.push(format!(
+                "pipeline {}: {} sealed files were replaced by others or have expired ({expired})",
+                pipeline.pipeline, pipeline.replaced
+            ));
+        }
     }
     lines.extend(report.notes.iter().map(|note| format!("note: {note}")));
     for finding in &report.findings {

@@ -424,7 +424,8 @@ impl Runner {
             tracing::error!(pipeline = self.pipeline, %error, "a restart would begin with new windows and alerts");
             Vec::new()
         });
-        let (ticket, sealing) = self.books.sealing(self.flow.now(), &state);
+        let (ticket, mut sealing) = self.books.sealing(self.flow.now(), &state);
+        sealing.at = Some(self.surroundings.clock.now());
         self.seals_asked.push_back(Asked { ticket, receipt, waiting });
         self.store(Work::Seal { sealing, windows, receipt: done }).await;
     }
