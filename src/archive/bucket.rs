@@ -96,7 +96,6 @@ impl Bucket {
             Err(error) => Err(error),
         }
     }
-
 }
 
 impl Drop for Bucket {

@@ -137,16 +137,10 @@ pub(crate) fn finish(
     cold: &mut dyn FnMut(&str) -> Result<std::sync::Arc<dyn Store>, ArchiveError>,
 ) -> Result<(), ArchiveError> {
     let Some(Exchange { removed, added }) = change.exchange() else { return Ok(()) };
-    let placement = |file: &StagedFile| Placement {
-        from: file.staged.clone(),
-        to: file.path.clone(),
-        bytes: file.bytes,
-    };
-    let kept = |file: &StagedFile| Placement {
-        from: file.path.clone(),
-        to: change.kept(keys, file),
-        bytes: file.bytes,
-    };
+    let placement =
+        |file: &StagedFile| Placement { from: file.staged.clone(), to: file.path.clone(), bytes: file.bytes };
+    let kept =
+        |file: &StagedFile| Placement { from: file.path.clone(), to: change.kept(keys, file), bytes: file.bytes };
     let removed: Vec<&StagedFile> = removed.iter().collect();
     match &change.act {
         Act::Claim {} => {}

@@ -89,7 +89,18 @@ impl Encoder {
         let schema = table.arrow.clone();
         let (codings, zstd_level, waiting) = (table.codings.clone(), table.zstd_level, Vec::new());
         let (waiting_rows, waiting_bytes) = (0, 0);
-        Ok(Self { path, writer, factory, schema, codings, zstd_level, waiting, waiting_rows, waiting_bytes, group: None })
+        Ok(Self {
+            path,
+            writer,
+            factory,
+            schema,
+            codings,
+            zstd_level,
+            waiting,
+            waiting_rows,
+            waiting_bytes,
+            group: None,
+        })
     }
 
     /// Adds an entry to the footer.

@@ -78,7 +78,8 @@ impl ChunkReader for Part {
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
         let from = start.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
-        match from.and_then(|from| Some(from..from.checked_add(length)?)).filter(|range| range.end <= self.bytes.len()) {
+        match from.and_then(|from| Some(from..from.checked_add(length)?)).filter(|range| range.end <= self.bytes.len())
+        {
             Some(range) => Ok(self.bytes.slice(range)),
             None => Err(ParquetError::EOF("a column lies outside of its row group".to_owned())),
         }
@@ -191,7 +192,9 @@ pub(super) fn rows(store: &dyn Store, file: &StagedFile, deep: bool) -> Result<O
         )));
     }
     let expected = file.digest.as_deref().and_then(Digest::parse);
-    Ok(expected.filter(|expected| *expected != digest).map(|_| "its rows are not those that were put into it".to_owned()))
+    Ok(expected
+        .filter(|expected| *expected != digest)
+        .map(|_| "its rows are not those that were put into it".to_owned()))
 }
 
 /// The column that a table's files have their times by.

@@ -25,6 +25,7 @@
 //! [`Receipt`]: crate::record::receipt::Receipt
 
 mod bucket;
+mod caretaker;
 mod catalogue;
 mod chain;
 #[cfg(test)]
@@ -47,8 +48,10 @@ mod hex;
 mod hybrid;
 mod inspect;
 mod instance;
+mod offline;
 mod partition;
 mod plan;
+mod retain;
 mod rewrite;
 mod runs;
 mod seal;
@@ -65,11 +68,15 @@ mod upkeep_tests;
 mod verify;
 mod writer;
 
+pub use caretaker::{Care, Caretaker};
 pub use error::ArchiveError;
 pub use instance::{Instance, InstanceError};
+pub use offline::{Round, Step, compact, pipelines, retain};
 pub use plan::{ArchivePlan, Identified, Opened, Sealed, Sealing, Sharing};
 pub use table::Kind;
 pub use upkeep::Done;
+#[cfg(test)]
+pub(crate) use upkeep::Upkeep;
 
 #[cfg(test)]
 pub(crate) use verify::verify_in;
@@ -101,6 +108,68 @@ pub struct Config {
     pub tables: Located<Vec<Kind>>,
     /// How small files become large ones. Without it: by its defaults in a local folder, and not in a bucket.
     pub compact: Option<Located<CompactConfig>>,
+    /// How long rows are kept, by table. Without it: for ever.
+    pub retain: Option<RetainConfig>,
+    /// Whether each seal carries hashes of its files and of the seal before, so that `headrig verify --audit` finds what was
+    /// changed. Default false.
+    #[serde(default)]
+    pub audit: bool,
+}
+
+/// How long rows of each table are kept; those of others for ever. A partition goes as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetainConfig {
+    pub data: Option<KeepConfig>,
+    pub dead: Option<KeepConfig>,
+    pub windows: Option<KeepConfig>,
+    pub alerts: Option<KeepConfig>,
+}
+
+impl RetainConfig {
+    /// How long a table's rows are kept; `None`: for ever.
+    pub fn of(&self, kind: Kind) -> Option<&KeepConfig> {
+        match kind {
+            Kind::Data => self.data.as_ref(),
+            Kind::Dead => self.dead.as_ref(),
+            Kind::Windows => self.windows.as_ref(),
+            Kind::Alerts => self.alerts.as_ref(),
+        }
+    }
+
+    /// Whether everything is kept for ever.
+    pub fn is_empty(&self) -> bool {
+        Kind::ALL.into_iter().all(|kind| self.of(kind).is_none())
+    }
+}
+
+/// How long a table's rows are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeepConfig {
+    /// Age of a partition, from its end on, at which it goes: away, or to `cold`. At least 1h.
+    pub keep: Located<Span>,
+    /// Another archive that is cheaper to keep.
+    pub cold: Option<ColdConfig>,
+}
+
+/// Where old rows go before they go for good.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ColdConfig {
+    /// A folder or a bucket, as `archive.url`, and another one than that.
+    pub url: Located<String>,
+    /// Age of a partition, from its end on, at which it is deleted there; more than the `keep` beside `cold`.
+    pub keep: Located<Span>,
+    /// Zstandard level, 1 to 22. Default 19.
+    #[serde(default = "ColdConfig::default_level")]
+    pub level: Located<i32>,
+}
+
+impl ColdConfig {
+    pub(crate) fn default_level() -> Located<i32> {
+        Located::nowhere(19)
+    }
 }
 
 /// When small files of a folder that no seal touches any more become large ones.

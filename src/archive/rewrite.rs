@@ -53,8 +53,10 @@ impl Rewriting<'_> {
         path: &Path,
         footer: &[(&str, String)],
     ) -> Result<Written, ArchiveError> {
-        let inputs =
-            files.iter().map(|file| Parquet::open(self.store, &file.path, file.bytes)).collect::<Result<Vec<_>, _>>()?;
+        let inputs = files
+            .iter()
+            .map(|file| Parquet::open(self.store, &file.path, file.bytes))
+            .collect::<Result<Vec<_>, _>>()?;
         let kind = files.first().map_or(Kind::Data, |file| file.kind);
         let table = self.table(kind, &inputs, path, footer)?;
         let keys = sorted_by(kind, &table.arrow, table.time);

@@ -144,7 +144,8 @@ impl<'s> Sorter<'s> {
             let reader = reader.map_err(ArchiveError::encode(run))?;
             cursors.extend(self.next(reader, cursors.len())?);
         }
-        let mut picked = Picked { batches: cursors.iter().map(|cursor| cursor.batch.clone()).collect(), picks: Vec::new() };
+        let mut picked =
+            Picked { batches: cursors.iter().map(|cursor| cursor.batch.clone()).collect(), picks: Vec::new() };
         while let Some((least, end)) = stretch(&cursors) {
             let cursor = &mut cursors[least];
             picked.picks.extend((cursor.at..end).map(|row| (cursor.number, row)));

@@ -26,8 +26,13 @@ pub(super) fn one_folder<'f>(added: &'f [Placement], removed: &'f [Placement]) -
 
 /// Whether two folders below `folder` can change places.
 pub(super) fn works(folder: &Path) -> bool {
-    let pair = [folder.join(format!(".swap-{}-a", std::process::id())), folder.join(format!(".swap-{}-b", std::process::id()))];
-    let tried = disk::make_folder(&pair[0]).is_ok() && disk::make_folder(&pair[1]).is_ok() && exchange(&pair[0], &pair[1]).is_ok();
+    let pair = [
+        folder.join(format!(".swap-{}-a", std::process::id())),
+        folder.join(format!(".swap-{}-b", std::process::id())),
+    ];
+    let tried = disk::make_folder(&pair[0]).is_ok()
+        && disk::make_folder(&pair[1]).is_ok()
+        && exchange(&pair[0], &pair[1]).is_ok();
     for folder in &pair {
         // Empty, and nobody looks there.
         let _ = fs::remove_dir(folder);
@@ -131,8 +136,7 @@ fn settle(aside: &Path, target: &Path, root: &Path, removed: &[Placement]) -> Re
     if !aside.is_dir() {
         return Ok(());
     }
-    let kept: BTreeMap<&str, PathBuf> =
-        removed.iter().map(|file| (name_of(&file.from), root.join(&file.to))).collect();
+    let kept: BTreeMap<&str, PathBuf> = removed.iter().map(|file| (name_of(&file.from), root.join(&file.to))).collect();
     for (name, entry) in entries(aside)? {
         match kept.get(name.as_str()) {
             Some(to) => {

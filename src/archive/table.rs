@@ -127,7 +127,8 @@ impl Table {
         footer: &[KeyValue],
     ) -> Self {
         let order = |index: &usize| SortingColumn { column_idx: *index as i32, descending: false, nulls_first: true };
-        let mut properties = with_level(footer, zstd_level).set_sorting_columns(Some(sorted.iter().map(order).collect()));
+        let mut properties =
+            with_level(footer, zstd_level).set_sorting_columns(Some(sorted.iter().map(order).collect()));
         for column in columns {
             let path = column_path(column.field.name());
             if column.bloom {

@@ -52,6 +52,8 @@ pub(super) fn plan(root: &Path, partition_by: &[&str]) -> ArchivePlan {
             flush: FlushConfig::default(),
             tables: Located::nowhere(crate::archive::Kind::ALL.to_vec()),
             compact: None,
+            retain: None,
+            audit: false,
         },
         pipeline: "auto".into(),
         schema: Arc::new(schema()),

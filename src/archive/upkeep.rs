@@ -4,8 +4,6 @@
 //! there. Then each change is: new files are written beside, the change is put, files are moved. Of two that do this at
 //! once the slower one throws its work away. Nothing here is ever waited for by a seal.
 
-use super::ArchiveError;
-use super::CompactConfig;
 use super::bucket::Bucket;
 use super::catalogue::{Catalogue, is_replaced_before};
 use super::chain::Keys;
@@ -15,13 +13,15 @@ use super::compact::{self, Job};
 use super::crew::Crew;
 use super::folder::Folder;
 use super::partition::{escape, file_name};
+use super::retain::{self, Due};
 use super::rewrite::{Rewriting, Written};
 use super::staging::StagedFile;
 use super::store::Store;
 use super::writer::try_lock;
+use super::{ArchiveError, ColdConfig, CompactConfig, RetainConfig};
 use super::{disk, table};
 use crate::time::{EventTime, Span};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -56,6 +56,8 @@ pub(crate) struct Upkeep {
     lock: Option<File>,
     /// Archives that files were moved to, by URL.
     pub(super) cold: BTreeMap<String, Arc<dyn Store>>,
+    /// Those of them that were cleared of what was staged and never counted.
+    cleared: BTreeSet<String>,
 }
 
 impl Upkeep {
@@ -104,7 +106,40 @@ impl Upkeep {
             head: None,
             lock: None,
             cold: BTreeMap::new(),
+            cleared: BTreeSet::new(),
         })
+    }
+
+    #[must_use]
+    pub(crate) fn with_audit(mut self, audit: bool) -> Self {
+        self.audit = audit;
+        self
+    }
+
+    /// Takes in what was sealed and changed since.
+    ///
+    /// # Errors
+    /// When the archive cannot be read.
+    pub(crate) fn refresh(&mut self) -> Result<(), ArchiveError> {
+        self.catalogue.refresh(self.store.as_ref(), &self.keys)
+    }
+
+    /// The files that count, as far as was looked.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &StagedFile> {
+        self.catalogue.files.values()
+    }
+
+    /// Lets others have the upkeep.
+    pub(crate) fn rest(&mut self) {
+        self.lock = None;
+    }
+
+    /// Finishes what a crash has left, whoever's it was.
+    ///
+    /// # Errors
+    /// When files cannot be moved.
+    pub(crate) fn finish_newest(&mut self) -> Result<(), ArchiveError> {
+        change::newest(self.store.as_ref(), &self.keys)?.map_or(Ok(()), |change| self.finish(&change))
     }
 
     /// Whether files are replaced in one step.
@@ -196,6 +231,11 @@ impl Upkeep {
         compact::plan(self.catalogue.files.values(), config, now)
     }
 
+    /// What retention would do.
+    pub(crate) fn due(&self, config: &RetainConfig, now: EventTime) -> Vec<Due> {
+        retain::plan(self.files(), config, now)
+    }
+
     /// Writes a job's files as one. `None` when another one has taken the upkeep over: then nothing has changed.
     ///
     /// # Errors
@@ -216,6 +256,48 @@ impl Upkeep {
         });
         self.discard(&local);
         result
+    }
+
+    /// Writes a job's files as one in another archive. `None` as of [`Self::compact`].
+    ///
+    /// # Errors
+    /// As [`Self::compact`].
+    pub(crate) fn cool(
+        &mut self,
+        job: &Job,
+        cold: &ColdConfig,
+        now: EventTime,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<Option<Done>, ArchiveError> {
+        let url = cold.url.value.as_str();
+        let place = self.cold_at(url)?;
+        if self.cleared.insert(url.to_owned()) {
+            let staged = place.walk(&self.keys.staging(HOME))?;
+            place.remove_all(&staged)?;
+        }
+        let (mut local, mut added) = self.stage(job, "k", 0);
+        if let Some(there) = place.local(&added.staged) {
+            // It may be another disk, and a file isn't renamed from one to another.
+            disk::make_folder(there.parent().unwrap_or(&there))?;
+            local = there;
+        }
+        let notes = [("headrig.writer", self.writer.clone()), ("headrig.compacted", job.files.len().to_string())];
+        let result = self.rewrite(job, &local, &notes, cold.level.value, goes_on).and_then(|(written, removed)| {
+            describe(&mut added, &written, &job.files);
+            added.cold = Some(url.to_owned());
+            place.upload(&[(local.clone(), added.staged.clone())])?;
+            self.put(Act::Cool(Exchange { removed, added: vec![added] }), now)
+        });
+        self.discard(&local);
+        result
+    }
+
+    /// Lets files go for good. `None` as of [`Self::compact`].
+    ///
+    /// # Errors
+    /// When the change cannot be put, or files not be removed.
+    pub(crate) fn expire(&mut self, due: &Due, now: EventTime) -> Result<Option<Done>, ArchiveError> {
+        self.put(Act::Expire(Exchange { removed: due.files.clone(), added: Vec::new() }), now)
     }
 
     /// Where a job's new file is written, and what is known of it by then.

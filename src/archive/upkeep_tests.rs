@@ -17,7 +17,8 @@ pub(super) fn config() -> CompactConfig {
 }
 
 pub(super) fn upkeep(root: &Path) -> Upkeep {
-    Upkeep::open(root.to_str().unwrap(), "auto", Path::new("/nowhere"), 4_000_000, EventTime::from_micros(START)).unwrap()
+    Upkeep::open(root.to_str().unwrap(), "auto", Path::new("/nowhere"), 4_000_000, EventTime::from_micros(START))
+        .unwrap()
 }
 
 /// An archive with `seals` seals of 6 rows each: 3 of one day and 3 of the next.
@@ -152,7 +153,10 @@ fn a_crash_at_any_step_of_a_swap_is_finished() {
     let keys = super::chain::Keys::new("auto");
     let change = change::newest(&store, &keys).unwrap().unwrap();
     let exchange = change.exchange().unwrap().clone();
-    let (new, kept) = (reference.path().join(&exchange.added[0].path), reference.path().join(change.kept(&keys, &exchange.removed[0])));
+    let (new, kept) = (
+        reference.path().join(&exchange.added[0].path),
+        reference.path().join(change.kept(&keys, &exchange.removed[0])),
+    );
     let undo = || {
         fs::rename(&new, reference.path().join(&exchange.added[0].staged)).unwrap();
         for file in &exchange.removed {
@@ -185,7 +189,11 @@ fn a_crash_at_any_step_of_a_swap_is_finished() {
     fs::rename(&aside, reference.path().join("x")).unwrap();
     fs::rename(&data, &aside).unwrap();
     fs::rename(reference.path().join("x"), &data).unwrap();
-    fs::rename(aside.join("auto-000000000002-0.parquet"), reference.path().join(change.kept(&keys, &exchange.removed[1]))).unwrap();
+    fs::rename(
+        aside.join("auto-000000000002-0.parquet"),
+        reference.path().join(change.kept(&keys, &exchange.removed[1])),
+    )
+    .unwrap();
     fs::write(aside.join("stranger.txt"), b"x").unwrap();
     change::settle(&store, &keys).unwrap();
     assert_eq!(fs::read(data.join("stranger.txt")).unwrap(), b"x", "what somebody else has put there stays there");
@@ -229,8 +237,12 @@ fn rows_are_in_order_and_the_file_says_so() {
     let file = files(&root.path().join("data")).remove(0);
     let reader = SerializedFileReader::new(fs::File::open(file).unwrap()).unwrap();
     let group = reader.metadata().row_group(0);
-    let sorted: Vec<String> = group.sorting_columns().unwrap().iter()
-        .map(|sorted| group.column(sorted.column_idx as usize).column_path().string()).collect();
+    let sorted: Vec<String> = group
+        .sorting_columns()
+        .unwrap()
+        .iter()
+        .map(|sorted| group.column(sorted.column_idx as usize).column_path().string())
+        .collect();
     assert_eq!(sorted, ["app", "ts"]);
     let notes = reader.metadata().file_metadata().key_value_metadata().unwrap();
     let note = |key: &str| notes.iter().find(|note| note.key == key).and_then(|note| note.value.clone());

@@ -132,7 +132,11 @@ pub(crate) fn verify_in(
             } else {
                 (Flaw::Orphan, "is in no seal")
             };
-            report.findings.push(Finding { flaw, pipeline: String::new(), detail: format!("{} {why}", store.show(&key)) });
+            report.findings.push(Finding {
+                flaw,
+                pipeline: String::new(),
+                detail: format!("{} {why}", store.show(&key)),
+            });
         }
     }
     report.findings.sort();
@@ -269,7 +273,8 @@ impl Pipeline {
             }
             next = Some(number + 1);
             let Some(change) = change::read(store, keys, number)? else { continue };
-            self.gone.extend(change.exchange().into_iter().flat_map(|e| e.removed.iter().map(|file| file.path.clone())));
+            self.gone
+                .extend(change.exchange().into_iter().flat_map(|e| e.removed.iter().map(|file| file.path.clone())));
             if let change::Act::Compact(exchange) | change::Act::Cool(exchange) = &change.act
                 && let Some(detail) = exchange.difference()
             {
@@ -345,7 +350,8 @@ impl Pipeline {
             let expired = self.catalogue.expired.get(&kind).copied().unwrap_or(0);
             if sealed != live + expired {
                 let kind = kind.as_str();
-                let detail = format!("{sealed} rows were sealed in {kind}, {live} are in files and {expired} have expired");
+                let detail =
+                    format!("{sealed} rows were sealed in {kind}, {live} are in files and {expired} have expired");
                 self.find(report, Flaw::Unaccounted, detail);
             }
         }

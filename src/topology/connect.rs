@@ -6,7 +6,9 @@ use super::flow::Flow;
 use super::memory::Memory;
 use super::progress::Progress;
 use super::state::Restored;
-use crate::archive::{Archive, ArchiveError, ArchivePlan, FlushConfig, Instance, InstanceError, Kind, Opened, Sharing};
+use crate::archive::{
+    Archive, ArchiveError, ArchivePlan, Care, FlushConfig, Instance, InstanceError, Kind, Opened, Sharing,
+};
 use crate::config::Plan;
 use crate::sink::{self, Route, Sink, SinkError};
 use crate::source::{Setting, Source, SourceError};
@@ -51,6 +53,8 @@ pub struct Connected {
     pub(super) flow: Flow,
     pub(super) sources: Vec<(String, Box<dyn Source>)>,
     pub(super) archive: Option<(Archive, FlushConfig)>,
+    /// How the archive is kept in shape.
+    pub(super) care: Option<Care>,
     pub(super) books: Books,
     /// Alert events that an earlier run has sealed and not noted as delivered.
     pub(super) due: Vec<Outgoing>,
@@ -97,6 +101,8 @@ impl Connected {
             progress.expect_bytes(total);
         }
         let routes = std::mem::take(&mut plan.routes);
+        let memory_bytes = plan.limits.memory_bytes;
+        let care = plan.archive.as_ref().map(|c| c.care(&pipeline, surroundings.data_dir.clone(), memory_bytes));
         let mut flow = Flow::new(&mut plan);
         let names = receivers.iter().map(|(name, _)| name.clone()).collect();
         let mut books = Books::new(names, opened.own);
@@ -104,12 +110,13 @@ impl Connected {
         Ok(Self {
             pipeline,
             threads: plan.limits.threads,
-            memory: Arc::new(Memory::new(plan.limits.memory_bytes)),
+            memory: Arc::new(Memory::new(memory_bytes)),
             tables: plan.archive.map(|archive| archive.tables.value).unwrap_or_default(),
             decode: plan.decode,
             flow,
             sources,
             archive,
+            care,
             books,
             due,
             _instance: instance,

@@ -35,6 +35,8 @@ mod run;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
+mod simulation_kept;
+#[cfg(test)]
 mod simulation_shared;
 mod state;
 mod storing;

@@ -10,7 +10,7 @@ use super::notifying::Notifying;
 use super::progress::Progress;
 use super::storing::{Storing, Work};
 use super::telling::Told;
-use crate::archive::{ArchiveError, Kind};
+use crate::archive::{ArchiveError, Caretaker, Kind};
 use crate::decode::{self, Decoded};
 use crate::limits;
 use crate::record::alert::{AlertEvent, AlertStatus};
@@ -90,6 +90,8 @@ pub(super) struct Runner {
     tables: Vec<Kind>,
     pub(super) flow: Flow,
     storing: Option<Storing>,
+    /// Keeps the archive in shape until this is dropped.
+    caretaker: Option<Caretaker>,
     notifying: Notifying,
     pub(super) surroundings: Surroundings,
     pub(super) progress: Arc<Progress>,
@@ -136,10 +138,13 @@ impl Connected {
         let processors = NonZeroUsize::new(runtime.metrics().num_workers().min(limits::DECODE_THREADS));
         let threads = self.threads.or(processors).unwrap_or(NonZeroUsize::MIN);
         let Self { pipeline, decode, memory, tables, flow, .. } = self;
-        let Self { sources, archive, books, due, receivers, routes, surroundings, progress, .. } = self;
+        let Self { sources, archive, care, books, due, receivers, routes, surroundings, progress, .. } = self;
+        let Surroundings { clock, telemetry, .. } = &surroundings;
+        let caretaker = care.map(|care| Caretaker::spawn(care, Arc::clone(clock), telemetry.clone()));
         let mut runner = Runner {
             notifying: Notifying::spawn(&pipeline, receivers, routes, &surroundings.telemetry, stop.clone()),
             storing: archive.map(|(archive, flush)| Storing::spawn(archive, flush, Arc::clone(&memory))),
+            caretaker: caretaker.transpose().map_err(RunError::Archive)?.flatten(),
             last_tick: surroundings.clock.monotonic(),
             started: surroundings.clock.monotonic(),
             last_seal: surroundings.clock.monotonic(),
@@ -395,6 +400,7 @@ impl Runner {
             self.books.delivered(receiver, &id);
         }
         self.memory.set(Stage::State, self.flow.state_bytes());
+        self.memory.set(Stage::Upkeep, self.caretaker.as_ref().map_or(0, Caretaker::held_bytes));
         self.measure();
         self.measure_memory(steps.queued_bytes());
     }

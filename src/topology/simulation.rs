@@ -7,6 +7,7 @@
 use super::books::{Books, Outgoing};
 use super::connect::resume;
 use super::flow::Flow;
+use super::simulation_kept::Keeper;
 use crate::archive::faulty::{Bucket, Crash, Faults, Faulty, scramble};
 use crate::archive::{Archive, ArchiveError, ArchivePlan, Kind, Place, Sharing, verify_in};
 use crate::config;
@@ -40,8 +41,8 @@ archive: { url: "/nowhere" }
 "#;
 
 /// 2026-05-06T00:00:00Z.
-const START: i64 = 1_778_025_600_000_000;
-const SECOND: i64 = 1_000_000;
+pub(super) const START: i64 = 1_778_025_600_000_000;
+pub(super) const SECOND: i64 = 1_000_000;
 const RECEIVERS: [&str; 2] = ["ops", "page"];
 
 /// Numbers by a seed.
@@ -89,7 +90,9 @@ pub(super) struct World {
     told: [Vec<String>; 2],
     /// Processes so far; time goes on with them.
     pub(super) lives: u64,
-    scratch: tempfile::TempDir,
+    pub(super) scratch: tempfile::TempDir,
+    /// Whether processes keep the archive in shape.
+    pub(super) kept: bool,
 }
 
 impl World {
@@ -97,7 +100,14 @@ impl World {
         // In memory where there is such a folder: what is scratch need not be durable.
         let memory = Path::new("/dev/shm");
         let scratch = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        Self { bucket: Bucket::default(), input, told: Default::default(), lives: 0, scratch: scratch.unwrap() }
+        Self {
+            bucket: Bucket::default(),
+            input,
+            told: Default::default(),
+            lives: 0,
+            scratch: scratch.unwrap(),
+            kept: false,
+        }
     }
 
     /// Records of a partition from `from` on, as a source hands them on.
@@ -147,6 +157,7 @@ pub(super) struct Process {
     queue: VecDeque<(usize, AlertEvent)>,
     /// Whether it may die between telling a receiver and noting it.
     mortal: bool,
+    keeper: Option<Keeper>,
 }
 
 fn config_plan() -> config::Plan {
@@ -181,7 +192,8 @@ impl Process {
         let due = resume(&plan.pipeline, &mut flow, &mut books, &opened.state, opened.watermark);
         let mut process = {
             let (ended, queue) = (BTreeSet::new(), VecDeque::new());
-            Self { archive, flow, books, positions, ended, queue, mortal: store.faults().crash.is_some() }
+            let keeper = world.kept.then(|| Keeper::new(world, store));
+            Self { keeper, archive, flow, books, positions, ended, queue, mortal: store.faults().crash.is_some() }
         };
         process.send(due);
         Ok(process)
@@ -252,6 +264,9 @@ impl Process {
     fn run(&mut self, world: &mut World, dice: &mut Dice) -> Result<(), Death> {
         let partitions = world.input.len();
         while self.ended.len() < partitions {
+            if let Some(keeper) = self.keeper.as_mut().filter(|_| dice.roll(6) == 0) {
+                keeper.keep(dice)?;
+            }
             match dice.roll(10) {
                 0 => self.seal()?,
                 1 | 2 => self.deliver(world, dice)?,
@@ -268,13 +283,18 @@ impl Process {
         while !self.queue.is_empty() {
             self.deliver(world, dice)?;
         }
-        self.seal()
+        self.seal()?;
+        self.keeper.as_mut().map_or(Ok(()), |keeper| keeper.keep_all(dice))
     }
 }
 
 /// Runs processes with faults until one gets to the end; the last ones have none.
 fn simulate(seed: u64, faults: impl Fn(u64) -> Faults) -> (World, u64) {
-    let mut world = World::new(input(seed));
+    simulate_in(World::new(input(seed)), seed, faults)
+}
+
+/// As [`simulate`], in a world that is there already.
+pub(super) fn simulate_in(mut world: World, seed: u64, faults: impl Fn(u64) -> Faults) -> (World, u64) {
     let mut calls = 0;
     for life in 0.. {
         let faults = faults(life);
