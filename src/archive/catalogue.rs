@@ -201,19 +201,20 @@ impl Catalogue {
         old.iter().try_for_each(|number| store.remove(&keys.change(*number)))
     }
 
-    /// All changes of a pipeline that are still known, as they were stored, in order, with the names of what holds them.
-    pub(crate) fn changes(store: &dyn Store, keys: &Keys) -> Result<Vec<(String, String)>, ArchiveError> {
+    /// All changes of a pipeline that are still known, as they were stored, in order: what holds each, the number that it has
+    /// by its place where that says one, and its text.
+    pub(crate) fn changes(store: &dyn Store, keys: &Keys) -> Result<Vec<(String, Option<u64>, String)>, ArchiveError> {
         let mut texts = Vec::new();
         for name in store.list(&keys.catalogues())? {
             let key = format!("{}/{name}", keys.catalogues());
             let text = store.read(&key)?.unwrap_or_default();
             let folded = serde_json::from_slice::<Stored>(&text).map(|stored| stored.folded).unwrap_or_default();
-            texts.extend(folded.into_iter().map(|text| (store.show(&key), text)));
+            texts.extend(folded.into_iter().map(|text| (format!("a change in {}", store.show(&key)), None, text)));
         }
         for number in change::numbers(store, keys)? {
             let key = keys.change(number);
             if let Some(text) = store.read(&key)? {
-                texts.push((store.show(&key), String::from_utf8_lossy(&text).into_owned()));
+                texts.push((store.show(&key), Some(number), String::from_utf8_lossy(&text).into_owned()));
             }
         }
         Ok(texts)

@@ -9,12 +9,14 @@
 //! throws its work away. So two never do the same, without a clock that both believe.
 
 use super::ArchiveError;
+use super::audit;
 use super::chain::Keys;
 use super::digest::Digest;
 use super::staging::StagedFile;
 use super::store::{Placement, Store, name_of};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The layout of changes that this version writes and reads.
 pub(crate) const FORMAT: u32 = 1;
@@ -34,6 +36,9 @@ pub(crate) struct Change {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) before: Option<String>,
     pub(crate) act: Act,
+    /// SHA-256 of this one as it was read; no part of it.
+    #[serde(skip)]
+    pub(crate) sha256: Option<String>,
 }
 
 /// What a change does.
@@ -113,7 +118,7 @@ pub(crate) fn read(store: &dyn Store, keys: &Keys, number: u64) -> Result<Option
     if change.format != FORMAT {
         return Err(corrupt(format!("is of format {}, this version knows {FORMAT}", change.format)));
     }
-    Ok(Some(change))
+    Ok(Some(Change { sha256: Some(audit::sha256(&text)), ..change }))
 }
 
 /// What is stored of a change.
@@ -126,15 +131,19 @@ pub(crate) fn append(store: &dyn Store, keys: &Keys, change: &Change) -> Result<
     if store.put_if_absent(&keys.change(change.number), &text(change))? {
         return Ok(true);
     }
-    Ok(read(store, keys, change.number)?.as_ref() == Some(change))
+    let there = read(store, keys, change.number)?.map(|there| Change { sha256: change.sha256.clone(), ..there });
+    Ok(there.as_ref() == Some(change))
 }
+
+/// Gives the archive at a URL.
+pub(crate) type Elsewhere<'e> = dyn FnMut(&str) -> Result<Arc<dyn Store>, ArchiveError> + 'e;
 
 /// Moves files as `change` says; `cold` gives the archive at a URL. May be repeated, and goes on where a crash broke it off.
 pub(crate) fn finish(
     store: &dyn Store,
     keys: &Keys,
     change: &Change,
-    cold: &mut dyn FnMut(&str) -> Result<std::sync::Arc<dyn Store>, ArchiveError>,
+    cold: &mut Elsewhere<'_>,
 ) -> Result<(), ArchiveError> {
     let Some(Exchange { removed, added }) = change.exchange() else { return Ok(()) };
     let placement =

@@ -21,10 +21,6 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub(crate) fn rows(&self) -> u64 {
-        self.files.iter().map(|file| file.rows).sum()
-    }
-
     pub(crate) fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
     }

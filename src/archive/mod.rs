@@ -24,6 +24,9 @@
 //!
 //! [`Receipt`]: crate::record::receipt::Receipt
 
+mod audit;
+#[cfg(test)]
+mod audit_tests;
 mod bucket;
 mod caretaker;
 mod catalogue;
@@ -52,6 +55,8 @@ mod offline;
 mod partition;
 mod plan;
 mod retain;
+#[cfg(test)]
+mod retain_tests;
 mod rewrite;
 mod runs;
 mod seal;
@@ -80,7 +85,7 @@ pub(crate) use upkeep::Upkeep;
 
 #[cfg(test)]
 pub(crate) use verify::verify_in;
-pub use verify::{Finding, Flaw, PipelineReport, Report, verify};
+pub use verify::{Finding, Flaw, Look, PipelineReport, Report, verify};
 pub use writer::Archive;
 #[cfg(test)]
 pub(crate) use writer::Place;

@@ -5,7 +5,7 @@ use super::partition::file_name;
 use super::plan::{Identified, Sealed, Sealing};
 use super::table::Kind;
 use super::writer::{Archive, Holding};
-use super::{ArchiveError, fold, seal};
+use super::{ArchiveError, audit, fold, seal};
 use crate::record::receipt::{Checkpoint, PartitionPosition, Receipt};
 use crate::time::EventTime;
 use parquet::file::metadata::KeyValue;
@@ -95,6 +95,7 @@ impl Archive {
         while let Some(there) = chain::append(self.place.store.as_ref(), &self.place.keys, entry)? {
             self.give_way(entry, there)?;
         }
+        self.newest = Some(audit::sha256(&chain::text(entry)));
         Ok(())
     }
 
@@ -109,6 +110,7 @@ impl Archive {
         entry.holds.retain(|held| !is_gone(held));
         entry.given.clone_from(&self.given);
         entry.number = self.number;
+        entry.before = audit::link(self.audit, self.newest.clone());
         Ok(())
     }
 
@@ -146,6 +148,7 @@ impl Archive {
             self.given.push(given);
         }
         self.number = there.number + 1;
+        self.newest = there.sha256;
         Ok(())
     }
 
@@ -158,6 +161,11 @@ impl Archive {
         footer.extend(watermark.map(|w| KeyValue::new("headrig.watermark".to_owned(), w.to_string())));
         let mut files = self.staging.finish_all(&footer)?;
         files.iter_mut().for_each(|file| file.sealed_us = sealing.at.map(EventTime::micros));
+        if self.audit {
+            for file in &mut files {
+                file.sha256 = Some(audit::sha256_of_local(&self.staging.local(file))?);
+            }
+        }
         let (store, keys) = (self.place.store.as_ref(), &self.place.keys);
         let staged: Vec<_> = files.iter().map(|file| (self.staging.local(file), file.staged.clone())).collect();
         store.upload(&staged)?;
@@ -173,6 +181,8 @@ impl Archive {
             writer: self.writer.clone(),
             holds: self.holds(&sealing.checkpoint, &spans),
             given: self.given.clone(),
+            before: audit::link(self.audit, self.newest.clone()),
+            sha256: None,
             act: Act::Seal(Seal { watermark_us, spans, records, filtered, files, kept: self.kept.clone(), state }),
         })
     }

@@ -4,9 +4,10 @@
 //! there. Then each change is: new files are written beside, the change is put, files are moved. Of two that do this at
 //! once the slower one throws its work away. Nothing here is ever waited for by a seal.
 
+use super::audit;
 use super::bucket::Bucket;
 use super::catalogue::{Catalogue, is_replaced_before};
-use super::chain::Keys;
+use super::chain::{self, Keys};
 use super::change::{self, Act, Change, Exchange, FORMAT};
 use super::check::{Location, location_of};
 use super::compact::{self, Job};
@@ -52,7 +53,7 @@ pub(crate) struct Upkeep {
     pub(super) catalogue: Catalogue,
     /// The newest change, when it is this one's.
     head: Option<Change>,
-    /// Keeps others out, in a local folder.
+    /// Keeps others at the same place out.
     lock: Option<File>,
     /// Archives that files were moved to, by URL.
     pub(super) cold: BTreeMap<String, Arc<dyn Store>>,
@@ -152,25 +153,42 @@ impl Upkeep {
         cold_at(&mut self.cold, url)
     }
 
-    /// The newest change, and whether it is this one's or nobody else can be at work.
+    /// The number of the newest change, and whether nobody else can be at work: it is this one's, or that of a process before
+    /// this one at the same place.
     ///
     /// # Errors
     /// As [`Self::take`].
     pub(crate) fn look(&mut self) -> Result<(u64, bool), ArchiveError> {
         let newest = change::newest(self.store.as_ref(), &self.keys)?;
         let number = newest.as_ref().map_or(0, |change| change.number);
-        let mine = newest.is_none_or(|change| change.writer == self.writer);
-        Ok((number, mine || self.lock_alone()?))
+        if !self.lock_alone()? {
+            return Ok((number, false));
+        }
+        // In a folder the lock tells all. Beside a bucket it tells of those over the same data folder, whose name is the same.
+        let local = self.store.local(&self.keys.lock(HOME)).is_some();
+        let name = |writer: &str| writer.split('+').next().map(str::to_owned);
+        let ours = newest.is_none_or(|change| name(&change.writer) == name(&self.writer));
+        Ok((number, local || ours))
     }
 
-    /// Holds the lock of a local folder; false where another process holds it, or there is none.
+    /// Holds the lock of a local folder, or of the one that files are written in; false where another process holds it. The lock
+    /// holds a name, by which this and those before it know each other.
     fn lock_alone(&mut self) -> Result<bool, ArchiveError> {
-        let Some(path) = self.store.local(&self.keys.lock(HOME)) else { return Ok(false) };
-        if self.lock.is_none() {
-            disk::make_folder(path.parent().unwrap_or(&path))?;
-            self.lock = try_lock(&path)?;
+        if self.lock.is_some() {
+            return Ok(true);
         }
-        Ok(self.lock.is_some())
+        let here = || self.scratch.with_extension("lock");
+        let path = self.store.local(&self.keys.lock(HOME)).unwrap_or_else(here);
+        disk::make_folder(path.parent().unwrap_or(&path))?;
+        let Some(lock) = try_lock(&path)? else { return Ok(false) };
+        let known = std::fs::read_to_string(&path).map_err(ArchiveError::io("read", &path))?;
+        if known.is_empty() {
+            disk::write_synced(&path, self.writer.as_bytes())?;
+        } else if known != self.writer && !self.writer.contains('+') {
+            self.writer = format!("{known}+{}", self.writer);
+        }
+        self.lock = Some(lock);
+        Ok(true)
     }
 
     /// Makes the upkeep this one's, finishes what was begun and looks at what there is. False when another one was faster, or
@@ -179,7 +197,7 @@ impl Upkeep {
     /// # Errors
     /// When the archive cannot be read or written.
     pub(crate) fn take(&mut self, now: EventTime) -> Result<bool, ArchiveError> {
-        if self.store.local(&self.keys.lock(HOME)).is_some() && !self.lock_alone()? {
+        if !self.lock_alone()? {
             return Ok(false);
         }
         let newest = change::newest(self.store.as_ref(), &self.keys)?;
@@ -188,7 +206,11 @@ impl Upkeep {
         }
         let mine = newest.as_ref().is_some_and(|change| change.writer == self.writer);
         self.head = newest;
+        self.audit |= self.head.as_ref().is_some_and(|head| head.before.is_some());
         if !mine {
+            // Whoever comes without the pipeline file sees it by the seals.
+            let heads = chain::heads(self.store.as_ref(), &self.keys)?;
+            self.audit |= heads.iter().any(|head| head.before.is_some());
             let claim = self.next(Act::Claim {}, now)?;
             if !change::append(self.store.as_ref(), &self.keys, &claim)? {
                 self.head = None;
@@ -221,8 +243,9 @@ impl Upkeep {
             number: self.head.as_ref().map_or(1, |head| head.number + 1),
             writer: self.writer.clone(),
             at_us: now.micros(),
-            before: None,
+            before: audit::link(self.audit, self.head.as_ref().map(|head| audit::sha256(&change::text(head)))),
             act,
+            sha256: None,
         })
     }
 
@@ -251,6 +274,7 @@ impl Upkeep {
         let notes = [("headrig.writer", self.writer.clone()), ("headrig.compacted", job.files.len().to_string())];
         let result = self.rewrite(job, &local, &notes, table::ZSTD_LEVEL, goes_on).and_then(|(written, removed)| {
             describe(&mut added, &written, &job.files);
+            self.seal(&mut added, &local)?;
             self.store.upload(&[(local.clone(), added.staged.clone())])?;
             self.put(Act::Compact(Exchange { removed, added: vec![added] }), now)
         });
@@ -285,6 +309,7 @@ impl Upkeep {
         let result = self.rewrite(job, &local, &notes, cold.level.value, goes_on).and_then(|(written, removed)| {
             describe(&mut added, &written, &job.files);
             added.cold = Some(url.to_owned());
+            self.seal(&mut added, &local)?;
             place.upload(&[(local.clone(), added.staged.clone())])?;
             self.put(Act::Cool(Exchange { removed, added: vec![added] }), now)
         });
@@ -298,6 +323,14 @@ impl Upkeep {
     /// When the change cannot be put, or files not be removed.
     pub(crate) fn expire(&mut self, due: &Due, now: EventTime) -> Result<Option<Done>, ArchiveError> {
         self.put(Act::Expire(Exchange { removed: due.files.clone(), added: Vec::new() }), now)
+    }
+
+    /// Notes the hash of a new file, where that is wanted.
+    fn seal(&self, added: &mut StagedFile, local: &Path) -> Result<(), ArchiveError> {
+        if self.audit {
+            added.sha256 = Some(audit::sha256_of_local(local)?);
+        }
+        Ok(())
     }
 
     /// Where a job's new file is written, and what is known of it by then.
@@ -330,6 +363,11 @@ impl Upkeep {
         zstd_level: i32,
         goes_on: &dyn Fn() -> bool,
     ) -> Result<(Written, Vec<StagedFile>), ArchiveError> {
+        if self.audit {
+            for file in &job.files {
+                audit::check(self.store.as_ref(), file)?;
+            }
+        }
         let rewriting = Rewriting {
             store: self.store.as_ref(),
             scratch: &self.scratch,

@@ -47,7 +47,7 @@ pub(super) fn compact_all(upkeep: &mut Upkeep) -> usize {
 }
 
 pub(super) fn flaws(root: &Path) -> Vec<Finding> {
-    super::verify(root.to_str().unwrap(), true, |_, _| {}).unwrap().findings
+    super::verify(root.to_str().unwrap(), super::Look { deep: true, audit: true }, |_, _| {}).unwrap().findings
 }
 
 /// Rows that all have one day.

@@ -4,21 +4,20 @@
 //! footer of each. With `deep` every row is read. Nothing is written, and a daemon may be running: what it has staged and
 //! not sealed is a note, not a finding.
 
-use super::bucket::Bucket;
 use super::catalogue::Catalogue;
 use super::chain::{self, Act, Entry, Keys, Stretch};
 use super::change;
-use super::check::Location;
 use super::claim;
 use super::fold::Summary;
-use super::folder::Folder;
 use super::inspect;
 use super::staging::StagedFile;
 use super::store::Store;
 use super::table::Kind;
-use super::{ArchiveError, check};
+use super::upkeep::store_at;
+use super::{ArchiveError, audit};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What is wrong with an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -40,6 +39,8 @@ pub enum Flaw {
     Orphan,
     /// A file was replaced or has expired, and a crash came before it was taken away; the next upkeep does it.
     Replaced,
+    /// Something is not what a hash says that it was.
+    Tampered,
     /// Records of a seal that are neither rows nor dead letters nor filtered out, or more of these than records.
     Unaccounted,
 }
@@ -86,26 +87,33 @@ pub struct Report {
 ///
 /// # Errors
 /// When the archive is none, or cannot be read.
-pub fn verify(url: &str, deep: bool, progress: impl FnMut(u64, u64)) -> Result<Report, ArchiveError> {
-    let store: Box<dyn Store> = match check::location_of(url)? {
-        Location::Folder(root) => Box::new(Folder::new(root)),
-        Location::Bucket(url) => Box::new(Bucket::connect(&url)?),
-    };
+pub fn verify(url: &str, look: Look, progress: impl FnMut(u64, u64)) -> Result<Report, ArchiveError> {
+    let store = store_at(url)?;
     if store.list("_headrig")?.is_empty() {
         return Err(ArchiveError::None { path: url.into() });
     }
-    verify_in(store.as_ref(), deep, progress)
+    verify_in(store.as_ref(), look, progress)
+}
+
+/// How closely is looked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Look {
+    /// At every row.
+    pub deep: bool,
+    /// At every byte, and at the hashes that entries carry.
+    pub audit: bool,
 }
 
 /// As [`verify`], of a place that is there already.
 pub(crate) fn verify_in(
     store: &dyn Store,
-    deep: bool,
+    look: Look,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Report, ArchiveError> {
     let mut report = Report::default();
     let mut sealed = BTreeSet::new();
     let mut looked_at = 0;
+    let mut cold = BTreeMap::new();
     let homes = store.list("_headrig")?.into_iter().filter(|name| !name.starts_with('.'));
     let mut pipelines = Vec::new();
     for home in homes {
@@ -115,8 +123,15 @@ pub(crate) fn verify_in(
     for pipeline in &mut pipelines {
         pipeline.check_positions(&mut report);
         pipeline.check_accounts(&mut report);
+        if look.audit {
+            pipeline.audit(store, &mut report)?;
+        }
         for file in pipeline.live.values() {
-            pipeline.check_file(store, file, deep, &mut report)?;
+            let place = match &file.cold {
+                None => store,
+                Some(url) => cold_at(&mut cold, url)?,
+            };
+            pipeline.check_file(place, file, look, &mut report)?;
             sealed.insert(file.path.clone());
             looked_at += 1;
             progress(looked_at, total);
@@ -143,10 +158,20 @@ pub(crate) fn verify_in(
     Ok(report)
 }
 
+/// The archive that files were moved to.
+fn cold_at<'c>(known: &'c mut BTreeMap<String, Arc<dyn Store>>, url: &str) -> Result<&'c dyn Store, ArchiveError> {
+    if !known.contains_key(url) {
+        known.insert(url.to_owned(), store_at(url)?);
+    }
+    Ok(known[url].as_ref())
+}
+
 /// All that the entries of one pipeline say.
 #[derive(Debug, Default)]
 struct Pipeline {
     name: String,
+    /// Name of its folder.
+    home: String,
     chains: u64,
     entries: u64,
     spans: Vec<Stretch>,
@@ -169,7 +194,7 @@ impl Pipeline {
         // Before the chains are read: what comes meanwhile is in them.
         let catalogue = Catalogue::read(store, &keys)?;
         let live = catalogue.files.clone();
-        let mut pipeline = Self { name: home.to_owned(), live, catalogue, ..Self::default() };
+        let mut pipeline = Self { name: home.to_owned(), home: home.to_owned(), live, catalogue, ..Self::default() };
         pipeline.read_changes(store, &keys, report)?;
         let chains: BTreeSet<String> =
             store.list(&keys.chains())?.into_iter().chain(store.list(&keys.all_summaries())?).collect();
@@ -361,7 +386,7 @@ impl Pipeline {
         &self,
         store: &dyn Store,
         file: &StagedFile,
-        deep: bool,
+        look: Look,
         report: &mut Report,
     ) -> Result<(), ArchiveError> {
         let shown = store.show(&file.path);
@@ -377,7 +402,11 @@ impl Pipeline {
             self.find(report, Flaw::Differs, format!("{shown} has {bytes} bytes, {} were sealed", file.bytes));
             return Ok(());
         }
-        match inspect::rows(store, file, deep) {
+        if look.audit && !audit::is_sealed(store, file)? {
+            self.find(report, Flaw::Tampered, format!("{shown}: its bytes are not those that were sealed"));
+            return Ok(());
+        }
+        match inspect::rows(store, file, look.deep) {
             Ok(None) => {}
             Ok(Some(difference)) => self.find(report, Flaw::Differs, format!("{shown}: {difference}")),
             Err(ArchiveError::Encode { cause, .. }) => {
@@ -385,6 +414,27 @@ impl Pipeline {
             }
             Err(error) => return Err(error),
         }
+        Ok(())
+    }
+
+    /// Proves the chains.
+    fn audit(&self, store: &dyn Store, report: &mut Report) -> Result<(), ArchiveError> {
+        let proof = audit::prove(store, &Keys::of_home(&self.home))?;
+        let contradictions = proof.contradictions(&self.live);
+        for detail in proof.breaks.into_iter().chain(contradictions) {
+            self.find(report, Flaw::Tampered, detail);
+        }
+        let hashed = self.live.values().filter(|file| file.sha256.is_some()).count();
+        if hashed < self.live.len() || !proof.unproven.is_empty() {
+            let bare = self.live.len() - hashed;
+            report.notes.push(format!(
+                "pipeline {}: {bare} of {} files carry no hash{}",
+                self.name,
+                self.live.len(),
+                proof.unproven.iter().map(|part| format!("; {part}")).collect::<String>()
+            ));
+        }
+        report.notes.extend(proof.ends.into_iter().map(|end| format!("pipeline {}: {end}", self.name)));
         Ok(())
     }
 

@@ -79,6 +79,10 @@ pub struct Archive {
     pub(super) lost: BTreeMap<Name, (String, u64)>,
     /// Number of the next entry.
     pub(super) number: u64,
+    /// Whether seals carry hashes of their files and of the entry before, …
+    pub(super) audit: bool,
+    /// … which is the SHA-256 of the chain's newest entry.
+    pub(super) newest: Option<String>,
     /// What the newest seal kept, and where.
     pub(super) state: Vec<u8>,
     pub(super) state_at: Option<StateRef>,
@@ -174,6 +178,8 @@ impl Archive {
             staging,
             held: BTreeMap::new(),
             lost: BTreeMap::new(),
+            audit: plan.config.audit,
+            newest: newest.as_ref().and_then(|entry| entry.sha256.clone()),
             given: newest.map(|entry| entry.given).unwrap_or_default(),
             number,
             state: state.unwrap_or_default(),
@@ -232,8 +238,9 @@ impl Archive {
         if missing.is_empty() {
             return Ok(());
         }
-        let Self { place, pipeline, chain, writer, .. } = self;
-        let holders = claim::claim(place.store.as_ref(), &place.keys, Claimant { pipeline, chain, writer }, &missing)?;
+        let Self { place, pipeline, chain, writer, audit, .. } = self;
+        let claimant = Claimant { pipeline, chain, writer, audit: *audit };
+        let holders = claim::claim(place.store.as_ref(), &place.keys, claimant, &missing)?;
         self.hold(holders);
         Ok(())
     }

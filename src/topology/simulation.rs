@@ -9,7 +9,7 @@ use super::connect::resume;
 use super::flow::Flow;
 use super::simulation_kept::Keeper;
 use crate::archive::faulty::{Bucket, Crash, Faults, Faulty, scramble};
-use crate::archive::{Archive, ArchiveError, ArchivePlan, Kind, Place, Sharing, verify_in};
+use crate::archive::{Archive, ArchiveError, ArchivePlan, Kind, Look, Place, Sharing, verify_in};
 use crate::config;
 use crate::record::alert::AlertEvent;
 use crate::record::raw::{PartitionId, Positions, RawBatch};
@@ -181,6 +181,9 @@ impl Process {
         world.lives += 1;
         let started = EventTime::from_micros(START + world.lives as i64 * SECOND);
         let mut plan = config_plan();
+        if let Some(archive) = &mut plan.archive {
+            archive.audit = world.kept;
+        }
         let scratch = world.scratch.path().join(sharing.as_ref().map_or("main", |sharing| sharing.chain.as_str()));
         std::fs::create_dir_all(&scratch).unwrap();
         let place = Place::unlocked(Arc::<Faulty>::clone(store), &plan.pipeline, scratch);
@@ -359,7 +362,8 @@ fn assert_same(context: &str, expected: &World, world: &World) {
         // Told again only what a process had no chance to note.
         assert!(told.len() - first.len() <= world.lives as usize * expected.len().min(12), "{context}: told again");
     }
-    let report = verify_in(&Faulty::new(&world.bucket, Faults::default()), true, |_, _| {}).unwrap();
+    let report =
+        verify_in(&Faulty::new(&world.bucket, Faults::default()), Look { deep: true, audit: true }, |_, _| {}).unwrap();
     assert_eq!(report.findings, [], "{context}");
 }
 

@@ -5,7 +5,7 @@ use super::simulation::{
     Death, Dice, SECOND, START, World, clean, for_each_seed, input, rows, seeds, simulate_in, some_faults,
 };
 use crate::archive::faulty::{Crash, Faults, Faulty};
-use crate::archive::{CompactConfig, KeepConfig, Kind, RetainConfig, Upkeep, verify_in};
+use crate::archive::{CompactConfig, KeepConfig, Kind, Look, RetainConfig, Upkeep, verify_in};
 use crate::place::Located;
 use crate::time::{EventTime, Span};
 use crate::units::ByteSize;
@@ -107,11 +107,13 @@ fn assert_kept(context: &str, expected: &World, world: &World) {
         assert_eq!(rows(expected, kind), rows(world, kind), "{context}: {}", kind.as_str());
     }
     assert_eq!(rows(world, Kind::Dead), Vec::<String>::new(), "{context}");
-    let report = verify_in(&Faulty::new(&world.bucket, Faults::default()), true, |_, _| {}).unwrap();
+    let report =
+        verify_in(&Faulty::new(&world.bucket, Faults::default()), Look { deep: true, audit: true }, |_, _| {}).unwrap();
     assert_eq!(report.findings, [], "{context}");
     let expired: u64 = report.pipelines[0].expired.values().sum();
     assert_eq!(expired, rows(expected, Kind::Dead).len() as u64, "{context}");
-    let left = world.bucket.objects().into_keys().filter(|key| key.contains("/replaced/") || key.contains("/staging/"));
+    let left =
+        world.bucket.objects().into_keys().filter(|key| key.contains("/replaced/") || key.contains("/staging/upkeep/"));
     assert_eq!(left.collect::<Vec<_>>(), Vec::<String>::new(), "{context}");
 }
 
