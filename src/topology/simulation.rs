@@ -267,7 +267,7 @@ impl Process {
     fn run(&mut self, world: &mut World, dice: &mut Dice) -> Result<(), Death> {
         let partitions = world.input.len();
         while self.ended.len() < partitions {
-            if let Some(keeper) = self.keeper.as_mut().filter(|_| dice.roll(6) == 0) {
+            if let Some(keeper) = self.keeper.as_mut().filter(|_| dice.roll(16) == 0) {
                 keeper.keep(dice)?;
             }
             match dice.roll(10) {

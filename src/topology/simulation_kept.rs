@@ -119,7 +119,7 @@ fn assert_kept(context: &str, expected: &World, world: &World) {
 
 #[test]
 fn whatever_fails_and_dies_an_archive_that_is_kept_in_shape_has_the_same_rows() {
-    for_each_seed(seeds(300), |seed| {
+    for_each_seed(seeds(150), |seed| {
         let (expected, _) = clean(seed);
         let (world, _) = kept(seed, |life| some_faults(seed, life));
         assert_kept(&format!("seed {seed}"), &expected, &world);
@@ -131,16 +131,15 @@ fn whatever_fails_and_dies_an_archive_that_is_kept_in_shape_has_the_same_rows() 
 
 #[test]
 fn every_call_of_upkeep_is_survived_before_and_after_its_effect() {
-    for seed in [1, 4] {
-        let (expected, _) = clean(seed);
-        let (_, calls) = kept(seed, |_| Faults::default());
-        assert!(calls > 200, "{calls}");
-        for_each_seed(0..2 * calls, |number| {
-            let crash = Crash { at: number / 2, effective: number % 2 == 0 };
-            let faults =
-                |life| if life == 0 { Faults { crash: Some(crash), ..Faults::default() } } else { Faults::default() };
-            let (world, _) = kept(seed, faults);
-            assert_kept(&format!("seed {seed}, {crash:?}"), &expected, &world);
-        });
-    }
+    const SEED: u64 = 4;
+    let (expected, _) = clean(SEED);
+    let (_, calls) = kept(SEED, |_| Faults::default());
+    assert!(calls > 200, "{calls}");
+    for_each_seed(0..2 * calls, |number| {
+        let crash = Crash { at: number / 2, effective: number % 2 == 0 };
+        let faults =
+            |life| if life == 0 { Faults { crash: Some(crash), ..Faults::default() } } else { Faults::default() };
+        let (world, _) = kept(SEED, faults);
+        assert_kept(&format!("{crash:?}"), &expected, &world);
+    });
 }

@@ -10,7 +10,9 @@ query = f"select count(*), count(distinct request_id) from read_parquet('{archiv
 polls, again, seen = 0, 0, 0
 while not os.path.exists(stop):
     try:
-        rows, different = duckdb.sql(query).fetchone()
+        # A query that failed would leave its connection in an aborted transaction.
+        with duckdb.connect() as connection:
+            rows, different = connection.execute(query).fetchone()
     except duckdb.IOException as error:
         # Listed, and replaced before it was opened: an error, never a wrong answer.
         text = str(error)
