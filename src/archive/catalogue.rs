@@ -53,6 +53,7 @@ struct Stored {
 ///
 /// # Errors
 /// When the archive cannot be read.
+#[cfg_attr(not(test), expect(dead_code, reason = "for `headrig query`, which is built beside this"))]
 pub(crate) fn live_files(store: &dyn Store) -> Result<Vec<StagedFile>, ArchiveError> {
     let mut files = Vec::new();
     for home in store.list("_headrig")?.into_iter().filter(|name| !name.starts_with('.')) {

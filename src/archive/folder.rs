@@ -211,6 +211,10 @@ impl Store for Folder {
     /// Folders that are left empty go, too.
     fn remove_all(&self, keys: &[String]) -> Result<(), ArchiveError> {
         keys.iter().try_for_each(|key| self.remove(key))?;
+        let folders: BTreeSet<PathBuf> =
+            keys.iter().filter_map(|key| Some(parent(&self.path(key).ok()?).to_owned())).collect();
+        // What is gone stays gone after a power cut.
+        folders.iter().filter(|folder| folder.is_dir()).try_for_each(|folder| disk::sync_folder(folder))?;
         let _alone = self.gate(FlockOperation::LockExclusive)?;
         for key in keys {
             let mut folder = key.as_str();

@@ -168,6 +168,8 @@ pub(super) fn one_by_one(root: &Path, added: &[Placement], removed: &[Placement]
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             renamed => renamed.map_err(ArchiveError::io("place", &to))?,
         }
+        disk::sync_folder(parent(&to))?;
+        disk::sync_folder(parent(&from))?;
     }
     Ok(())
 }
@@ -186,4 +188,73 @@ fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, ArchiveError> {
         found.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placement(from: &str, to: &str) -> Placement {
+        Placement { from: from.to_owned(), to: to.to_owned(), bytes: 3 }
+    }
+
+    fn write(root: &Path, keys: &[&str]) {
+        for key in keys {
+            let path = root.join(key);
+            fs::create_dir_all(parent(&path)).unwrap();
+            fs::write(path, b"row").unwrap();
+        }
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = entries(folder).unwrap().into_iter().map(|entry| entry.0).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_folder_changes_in_one_step_and_others_in_it_stay() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), &["data/d/a", "data/d/b", "data/d/late", "_headrig/s/new"]);
+        let added = [placement("_headrig/s/new", "data/d/new")];
+        let removed = [placement("data/d/a", "_headrig/r/a"), placement("data/d/b", "_headrig/r/b")];
+        assert_eq!(one_folder(&added, &removed), Some("data/d"));
+        assert_eq!(one_folder(&added, &[placement("data/e/a", "x")]), None);
+        // Who has opened the folder before goes on with what it was.
+        let before = fs::read_dir(root.path().join("data/d")).unwrap();
+        for _ in 0..2 {
+            assert!(swap(root.path(), "data/d", &added, &removed).unwrap());
+            assert_eq!(names(&root.path().join("data/d")), ["late", "new"]);
+            assert_eq!(names(&root.path().join("_headrig")), ["r", "s"]);
+            assert_eq!(names(&root.path().join("_headrig/r")), ["a", "b"]);
+        }
+        drop(before);
+        assert!(works(&root.path().join("_headrig")));
+        assert_eq!(names(&root.path().join("_headrig")), ["r", "s"], "the trial leaves nothing");
+    }
+
+    #[test]
+    fn a_folder_with_folders_is_changed_file_by_file() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), &["data/d/a", "data/d/path=x/c", "_headrig/s/new"]);
+        let added = [placement("_headrig/s/new", "data/d/new")];
+        let removed = [placement("data/d/a", "_headrig/r/a")];
+        assert!(!swap(root.path(), "data/d", &added, &removed).unwrap());
+        assert_eq!(names(&root.path().join("data/d")), ["a", "path=x"], "nothing has changed");
+        for _ in 0..2 {
+            one_by_one(root.path(), &added, &removed).unwrap();
+            assert_eq!(names(&root.path().join("data/d")), ["new", "path=x"]);
+        }
+        assert_eq!(names(&root.path().join("_headrig/r")), ["a"]);
+    }
+
+    #[test]
+    fn a_new_file_that_is_not_whole_is_not_put_in_place() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), &["data/d/a"]);
+        let added = [placement("_headrig/s/new", "data/d/new")];
+        let removed = [placement("data/d/a", "_headrig/r/a")];
+        assert!(matches!(swap(root.path(), "data/d", &added, &removed), Err(ArchiveError::Corrupt { .. })));
+        assert_eq!(names(&root.path().join("data/d")), ["a"]);
+    }
 }

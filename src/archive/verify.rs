@@ -126,12 +126,13 @@ pub(crate) fn verify_in(
         if look.audit {
             pipeline.audit(store, &mut report)?;
         }
+        let mut fresh = None;
         for file in pipeline.live.values() {
             let place = match &file.cold {
                 None => store,
                 Some(url) => cold_at(&mut cold, url)?,
             };
-            pipeline.check_file(place, file, look, &mut report)?;
+            pipeline.check_file((store, place), &mut fresh, file, look, &mut report)?;
             sealed.insert(file.path.clone());
             looked_at += 1;
             progress(looked_at, total);
@@ -141,7 +142,8 @@ pub(crate) fn verify_in(
     let replaced: BTreeSet<&str> =
         pipelines.iter().flat_map(|pipeline| pipeline.gone.iter().map(String::as_str)).collect();
     for kind in Kind::ALL {
-        for key in store.walk(kind.as_str())?.into_iter().filter(|key| !sealed.contains(key)) {
+        let strays: Vec<String> = store.walk(kind.as_str())?.into_iter().filter(|key| !sealed.contains(key)).collect();
+        for key in settled(store, strays)? {
             let (flaw, why) = if replaced.contains(key.as_str()) {
                 (Flaw::Replaced, "doesn't count any more and is still there: run `headrig compact` once")
             } else {
@@ -156,6 +158,24 @@ pub(crate) fn verify_in(
     }
     report.findings.sort();
     Ok(report)
+}
+
+/// Of files that nothing has named, those that are still there and that nothing names by now: a daemon may be at work.
+fn settled(store: &dyn Store, mut strays: Vec<String>) -> Result<Vec<String>, ArchiveError> {
+    if strays.is_empty() {
+        return Ok(strays);
+    }
+    for home in store.list("_headrig")?.into_iter().filter(|name| !name.starts_with('.')) {
+        let catalogue = Catalogue::read(store, &Keys::of_home(&home))?;
+        strays.retain(|key| !catalogue.files.contains_key(key));
+    }
+    let mut left = Vec::new();
+    for key in strays {
+        if store.size(&key)?.is_some() {
+            left.push(key);
+        }
+    }
+    Ok(left)
 }
 
 /// The archive that files were moved to.
@@ -384,13 +404,22 @@ impl Pipeline {
 
     fn check_file(
         &self,
-        store: &dyn Store,
+        (home, store): (&dyn Store, &dyn Store),
+        fresh: &mut Option<Catalogue>,
         file: &StagedFile,
         look: Look,
         report: &mut Report,
     ) -> Result<(), ArchiveError> {
         let shown = store.show(&file.path);
         let Some(bytes) = store.size(&file.path)? else {
+            // Perhaps replaced since the list was read, by a daemon that is at work.
+            let fresh = match fresh {
+                Some(fresh) => fresh,
+                None => fresh.insert(Catalogue::read(home, &Keys::of_home(&self.home))?),
+            };
+            if self.catalogue.files.contains_key(&file.path) && !fresh.files.contains_key(&file.path) {
+                return Ok(());
+            }
             let (flaw, detail) = match store.size(&file.staged)? {
                 Some(_) => (Flaw::Unplaced, format!("{shown} is sealed and still staged: start headrig once")),
                 None => (Flaw::MissingFile, format!("{shown} with {} rows", file.rows)),
