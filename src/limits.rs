@@ -340,3 +340,33 @@ pub const JETSTREAM_ACK_WAIT: Span = Span::from_secs(3_600);
 
 /// How long the end of a NATS subscription may take when headrig stops.
 pub const NATS_UNSUBSCRIBE: Span = Span::from_secs(2);
+
+/// Changes of an archive (compactions, expiries) after which its list of files is written anew and those before are
+/// removed, so that neither a start nor a plan grows with the archive's age.
+pub const CATALOGUE_CHANGES: u64 = 64;
+
+/// How long the newest change of an archive in a bucket must stand before another daemon takes the archive's upkeep over,
+/// by the monotonic clock of the one that waits. Far longer than one compaction takes.
+pub const UPKEEP_LEASE: Span = Span::from_secs(1_800);
+
+/// Sorted runs that are merged at once when a compaction doesn't fit memory.
+pub const MERGE_RUNS: usize = 32;
+
+/// Rows of one batch of a sorted run, at most; with [`MERGE_RUNS`] and [`MERGE_BATCH_BYTES`] this bounds a merge.
+pub const MERGE_BATCH_ROWS: usize = 512;
+
+/// Bytes of one batch of a sorted run, about.
+pub const MERGE_BATCH_BYTES: usize = 256 << 10;
+
+/// Rows that upkeep reads or writes at once, at most, and their bytes, about.
+pub const UPKEEP_BATCH_ROWS: usize = 4_096;
+pub const UPKEEP_BATCH_BYTES: usize = 2 << 20;
+
+/// Part of `limits.memory` that upkeep may use, as `1/UPKEEP_SHARE`, …
+pub const UPKEEP_SHARE: u64 = 4;
+
+/// … and the least that it can work with, in bytes.
+pub const LEAST_UPKEEP_BYTES: u64 = 4_000_000;
+
+/// How far the clock may be ahead of the newest seal and of the newest row before retention refuses to believe it.
+pub const RETAIN_AHEAD: Span = Span::from_secs(7 * 86_400);

@@ -11,7 +11,7 @@ use super::ArchiveError;
 use super::store::{Placement, Store};
 use crate::limits;
 use futures::future::BoxFuture;
-use futures::{FutureExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::Error as Cause;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
@@ -100,17 +100,6 @@ impl Bucket {
             Err(ArchiveError::Store { cause, .. }) if matches!(*cause, Cause::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    fn copy(&self, file: &Placement) -> Result<(), ArchiveError> {
-        let target = self.key(&file.to)?;
-        let copied =
-            self.find("copy", &file.from, |store, from| async move { store.copy(&from, &target).await }.boxed())?;
-        if copied.is_some() || self.size(&file.to)? == Some(file.bytes) {
-            return Ok(());
-        }
-        let detail = "is missing, and so is its staged copy".to_owned();
-        Err(ArchiveError::Corrupt { path: self.show(&file.to).into(), detail })
     }
 }
 
@@ -224,6 +213,36 @@ impl Store for Bucket {
 
     fn remove(&self, key: &str) -> Result<(), ArchiveError> {
         self.find("remove", key, |store, key| async move { store.delete(&key).await }.boxed()).map(drop)
+    }
+
+    fn remove_all(&self, keys: &[String]) -> Result<(), ArchiveError> {
+        let Some(first) = keys.first() else { return Ok(()) };
+        let keys = keys.iter().map(|key| self.key(key)).collect::<Result<Vec<Key>, ArchiveError>>()?;
+        self.ask("remove", first, |store, _| {
+            async move {
+                let mut removed = store.delete_stream(futures::stream::iter(keys.into_iter().map(Ok)).boxed());
+                loop {
+                    match removed.try_next().await {
+                        Ok(None) => return Ok(()),
+                        // Somebody else has removed it, or an earlier try.
+                        Ok(Some(_)) | Err(Cause::NotFound { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            .boxed()
+        })
+    }
+
+    fn copy(&self, file: &Placement) -> Result<(), ArchiveError> {
+        let target = self.key(&file.to)?;
+        let copied =
+            self.find("copy", &file.from, |store, from| async move { store.copy(&from, &target).await }.boxed())?;
+        if copied.is_some() || self.size(&file.to)? == Some(file.bytes) {
+            return Ok(());
+        }
+        let detail = "is missing, and so is its staged copy".to_owned();
+        Err(ArchiveError::Corrupt { path: self.show(&file.to).into(), detail })
     }
 }
 

@@ -185,7 +185,7 @@ fn old_seals_are_folded_and_nothing_is_forgotten() {
 }
 
 fn flaws(root: &Path, deep: bool) -> Vec<String> {
-    let report = super::verify(root.to_str().unwrap(), deep, |_, _| {}).unwrap();
+    let report = super::verify(root.to_str().unwrap(), super::Look { deep, audit: false }, |_, _| {}).unwrap();
     let shown = |finding: &super::Finding| {
         format!("{:?} {}", finding.flaw, finding.detail.replace(root.to_str().unwrap(), "A"))
     };
@@ -204,7 +204,7 @@ fn verify_finds_nothing_in_a_sound_archive_and_names_each_flaw() {
     let mut unplaced = archive.prepare(&Sealing { records: 3, ..sealing(50) }).unwrap();
     let home = root.path().join("_headrig/auto/chains/main");
     assert_eq!(flaws(root.path(), true), Vec::<String>::new(), "what is staged is no flaw");
-    let report = super::verify(root.path().to_str().unwrap(), false, |_, _| {}).unwrap();
+    let report = super::verify(root.path().to_str().unwrap(), super::Look::default(), |_, _| {}).unwrap();
     assert_eq!((report.notes.len(), report.pipelines[0].records, report.pipelines[0].rows["data"]), (1, 20, 12));
 
     archive.commit(&mut unplaced).unwrap();

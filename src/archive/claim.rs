@@ -6,6 +6,7 @@
 //! fixes where the new holder begins. What nobody has read yet is claimed from the chain [`chain::ORIGIN`].
 
 use super::ArchiveError;
+use super::audit;
 use super::chain::{self, Act, Entry, FORMAT, Given, Keys, ORIGIN, StateRef};
 use super::seal;
 use super::store::Store;
@@ -32,6 +33,8 @@ pub(crate) struct Claimant<'c> {
     pub(crate) pipeline: &'c str,
     pub(crate) chain: &'c str,
     pub(crate) writer: &'c str,
+    /// Whether entries carry the hash of the one before.
+    pub(crate) audit: bool,
 }
 
 /// The holder of every partition, by the newest entries of all chains. The largest epoch tells; within it a chain that holds
@@ -135,7 +138,7 @@ fn take(
 ) -> Result<(), ArchiveError> {
     if let Some(head) = head {
         // Its writer may have died with files sealed and not placed, and only the newest seal is looked at.
-        seal::place(store, head)?;
+        seal::place_again(store, keys, head)?;
     }
     let is_claimed = |source: &str, partition: &str| names.iter().any(|name| name.0 == source && name.1 == partition);
     let mut given: Vec<Given> = head.map_or_else(Vec::new, |head| head.given.clone());
@@ -160,7 +163,9 @@ fn take(
         writer: claimant.writer.to_owned(),
         holds: holds.into_iter().filter(|held| !is_claimed(&held.at.source, &held.at.partition)).collect(),
         given,
+        before: audit::link(claimant.audit, head.and_then(|head| head.sha256.clone())),
         act: Act::Claim { by: claimant.chain.to_owned() },
+        sha256: None,
     };
     chain::append(store, keys, &entry).map(drop)
 }

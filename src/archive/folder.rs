@@ -3,6 +3,7 @@
 use super::ArchiveError;
 use super::disk;
 use super::store::{Placement, Store};
+use super::swap;
 use rustix::fs::FlockOperation;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -15,6 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const ASIDE: &str = "_headrig";
 /// How their names begin.
 const PUT: &str = ".put-";
+/// The file that is locked while files are moved to where readers look.
+const GATE: &str = ".gate";
 
 /// The folder of an archive.
 #[derive(Debug)]
@@ -41,6 +44,18 @@ impl Folder {
             }
         }
         Ok(())
+    }
+
+    /// Held while files are moved to where readers look: shared by those who add to folders, alone by who replaces one.
+    fn gate(&self, operation: FlockOperation) -> Result<File, ArchiveError> {
+        let folder = self.root.join(ASIDE);
+        disk::make_folder(&folder)?;
+        let path = folder.join(GATE);
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(ArchiveError::io("open", &path))?;
+        let locked = rustix::io::retry_on_intr(|| rustix::fs::flock(&file, operation));
+        locked.map_err(|error| ArchiveError::io("lock", &path)(error.into()))?;
+        Ok(file)
     }
 
     fn path(&self, key: &str) -> Result<PathBuf, ArchiveError> {
@@ -83,7 +98,7 @@ fn begin(path: &Path) -> std::io::Result<File> {
     }
 }
 
-fn parent(path: &Path) -> &Path {
+pub(super) fn parent(path: &Path) -> &Path {
     path.parent().expect("a file has a folder")
 }
 
@@ -181,6 +196,8 @@ impl Store for Folder {
     }
 
     fn place(&self, files: &[Placement]) -> Result<(), ArchiveError> {
+        // Nobody puts another folder in the place of one that a file is about to be moved into.
+        let _shared = self.gate(FlockOperation::LockShared)?;
         let mut touched = BTreeSet::new();
         for file in files {
             let (staged, target) = (self.path(&file.from)?, self.path(&file.to)?);
@@ -205,10 +222,62 @@ impl Store for Folder {
             removed => removed.map_err(ArchiveError::io("remove", &path)),
         }
     }
+
+    /// Folders that are left empty go, too.
+    fn remove_all(&self, keys: &[String]) -> Result<(), ArchiveError> {
+        keys.iter().try_for_each(|key| self.remove(key))?;
+        let folders: BTreeSet<PathBuf> =
+            keys.iter().filter_map(|key| Some(parent(&self.path(key).ok()?).to_owned())).collect();
+        // What is gone stays gone after a power cut.
+        folders.iter().filter(|folder| folder.is_dir()).try_for_each(|folder| disk::sync_folder(folder))?;
+        let _alone = self.gate(FlockOperation::LockExclusive)?;
+        for key in keys {
+            let mut folder = key.as_str();
+            // Never the table's own folder.
+            while let Some((above, _)) = folder.rsplit_once('/').filter(|(above, _)| above.contains('/')) {
+                if fs::remove_dir(self.path(above)?).is_err() {
+                    break;
+                }
+                folder = above;
+            }
+        }
+        Ok(())
+    }
+
+    fn copy(&self, file: &Placement) -> Result<(), ArchiveError> {
+        let (from, to) = (self.path(&file.from)?, self.path(&file.to)?);
+        disk::make_folder(parent(&to))?;
+        match fs::hard_link(&from, &to) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            linked => linked.map_err(ArchiveError::io("place", &to))?,
+        }
+        disk::sync_folder(parent(&to))
+    }
+
+    fn replace(&self, added: &[Placement], removed: &[Placement]) -> Result<(), ArchiveError> {
+        for file in added.iter().chain(removed) {
+            self.path(&file.from).and(self.path(&file.to))?;
+        }
+        let _alone = self.gate(FlockOperation::LockExclusive)?;
+        if let Some(folder) = swap::one_folder(added, removed)
+            && swap::swap(&self.root, folder, added, removed)?
+        {
+            return Ok(());
+        }
+        swap::one_by_one(&self.root, added, removed)
+    }
+
+    fn swaps(&self) -> bool {
+        swap::works(&self.root.join(ASIDE))
+    }
+
+    fn local(&self, key: &str) -> Option<PathBuf> {
+        self.path(key).ok()
+    }
 }
 
 /// Whether a sealed file has been moved already; an error when it is gone or not the one that was sealed.
-fn is_in_place(staged: &Path, target: &Path, bytes: u64) -> Result<bool, ArchiveError> {
+pub(super) fn is_in_place(staged: &Path, target: &Path, bytes: u64) -> Result<bool, ArchiveError> {
     let corrupt = |path: &Path, detail: String| Err(ArchiveError::Corrupt { path: path.to_owned(), detail });
     match (disk::size(staged)?, disk::size(target)?) {
         (None, None) => corrupt(target, "is missing, and so is its staged copy".to_owned()),

@@ -95,6 +95,8 @@ pub struct Sealing {
     /// Records since the last seal, and those of them that a filter took out.
     pub records: u64,
     pub filtered: u64,
+    /// The time of day, for whoever keeps the archive in shape; `None` where nobody knows.
+    pub at: Option<EventTime>,
 }
 
 /// A partition that has another identity by now and is still the same.

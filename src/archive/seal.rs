@@ -1,9 +1,25 @@
 //! Seals: the commit points of an archive, and what follows from them at once or after a crash.
 
 use super::ArchiveError;
+use super::catalogue::Catalogue;
 use super::chain::{self, Act, Entry, Keys, Seal, StateRef};
+use super::change;
 use super::store::{Placement, Store};
 use crate::limits;
+
+/// As [`place`], of an entry that may have been put long ago: files that upkeep has replaced since stay replaced.
+pub(crate) fn place_again(store: &dyn Store, keys: &Keys, entry: &Entry) -> Result<(), ArchiveError> {
+    // A folder that is being replaced may hide files that are looked for below.
+    if !change::settle(store, keys)? {
+        return place(store, entry);
+    }
+    let catalogue = Catalogue::read(store, keys)?;
+    let mut entry = entry.clone();
+    if let Act::Seal(seal) = &mut entry.act {
+        seal.files.retain(|file| catalogue.files.contains_key(&file.path));
+    }
+    place(store, &entry)
+}
 
 /// Moves the files of a committed seal to where readers find them. May be repeated, and goes on where a crash broke it
 /// off. Nothing for an entry that is no seal.

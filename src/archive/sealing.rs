@@ -6,7 +6,7 @@ use super::partition::file_name;
 use super::plan::{Identified, PartState, Sealed, Sealing};
 use super::table::Kind;
 use super::writer::{Archive, Holding};
-use super::{ArchiveError, fold, seal};
+use super::{ArchiveError, audit, fold, seal};
 use crate::record::receipt::{Checkpoint, PartitionPosition, Receipt};
 use crate::time::EventTime;
 use parquet::file::metadata::KeyValue;
@@ -103,6 +103,7 @@ impl Archive {
         while let Some(there) = chain::append(self.place.store.as_ref(), &self.place.keys, entry)? {
             self.give_way(entry, there, parts)?;
         }
+        self.newest = Some(audit::sha256(&chain::text(entry)));
         Ok(())
     }
 
@@ -119,6 +120,7 @@ impl Archive {
         entry.holds.retain(|held| !is_gone(held));
         entry.given.clone_from(&self.given);
         entry.number = self.number;
+        entry.before = audit::link(self.audit, self.newest.clone());
         Ok(())
     }
 
@@ -156,6 +158,7 @@ impl Archive {
             self.given.push(given);
         }
         self.number = there.number + 1;
+        self.newest = there.sha256;
         Ok(())
     }
 
@@ -166,7 +169,13 @@ impl Archive {
         let mut footer = vec![KeyValue::new("headrig.position_range".to_owned(), ranges)];
         let watermark = sealing.watermark;
         footer.extend(watermark.map(|w| KeyValue::new("headrig.watermark".to_owned(), w.to_string())));
-        let files = self.staging.finish_all(&footer)?;
+        let mut files = self.staging.finish_all(&footer)?;
+        files.iter_mut().for_each(|file| file.sealed_us = sealing.at.map(EventTime::micros));
+        if self.audit {
+            for file in &mut files {
+                file.sha256 = Some(audit::sha256_of_local(&self.staging.local(file))?);
+            }
+        }
         let (store, keys) = (self.place.store.as_ref(), &self.place.keys);
         let staged: Vec<_> = files.iter().map(|file| (self.staging.local(file), file.staged.clone())).collect();
         store.upload(&staged)?;
@@ -187,6 +196,8 @@ impl Archive {
             writer: self.writer.clone(),
             holds: self.holds(&sealing.checkpoint, &spans, parts),
             given: self.given.clone(),
+            before: audit::link(self.audit, self.newest.clone()),
+            sha256: None,
             act: Act::Seal(Seal { watermark_us, spans, records, filtered, files, kept: self.kept.clone(), state }),
         })
     }

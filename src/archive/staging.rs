@@ -32,6 +32,31 @@ pub(crate) struct StagedFile {
     /// Least and largest value of the table's time column, in µs since 1970.
     pub(crate) min_us: i64,
     pub(crate) max_us: i64,
+    /// Wall clock in µs since 1970 when it was sealed; of older versions not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sealed_us: Option<i64>,
+    /// What its rows come to in any order (`digest.rs`), in hexadecimal digits; of files that upkeep wrote or read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) digest: Option<String>,
+    /// SHA-256 of its bytes, in hexadecimal digits; of an archive with `audit: true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sha256: Option<String>,
+    /// URL of the archive that it was moved to; `None`: it is in this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cold: Option<String>,
+}
+
+impl StagedFile {
+    /// The folder that readers find it in, relative to the archive.
+    pub(crate) fn folder(&self) -> &str {
+        self.path.rsplit_once('/').map_or("", |(folder, _)| folder)
+    }
+
+    /// Number of the seal that named it first, which its name says; 0 when it doesn't.
+    pub(crate) fn seal_number(&self) -> u64 {
+        let name = name_of(&self.staged).strip_suffix(".parquet").unwrap_or_default();
+        name.rsplit('-').nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
+    }
 }
 
 struct OpenFile {
@@ -187,6 +212,10 @@ impl Staging {
             bytes: 0,
             min_us: first,
             max_us: first,
+            sealed_us: None,
+            digest: None,
+            sha256: None,
+            cold: None,
         };
         Ok(OpenFile { encoder, file, used: 0 })
     }

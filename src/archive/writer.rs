@@ -84,6 +84,10 @@ pub struct Archive {
     pub(super) lost: BTreeMap<Name, (String, u64)>,
     /// Number of the next entry.
     pub(super) number: u64,
+    /// Whether seals carry hashes of their files and of the entry before, …
+    pub(super) audit: bool,
+    /// … which is the SHA-256 of the chain's newest entry.
+    pub(super) newest: Option<String>,
     /// What the newest seal kept, and where.
     pub(super) state: Vec<u8>,
     pub(super) state_at: Option<StateRef>,
@@ -162,7 +166,7 @@ impl Archive {
         let chain = plan.sharing.as_ref().map_or_else(|| MAIN.to_owned(), |sharing| sharing.chain.clone());
         let (sealed, newest) = seal::newest(place.store.as_ref(), &place.keys, &chain)?;
         if let Some(entry) = &newest {
-            seal::place(place.store.as_ref(), entry)?;
+            seal::place_again(place.store.as_ref(), &place.keys, entry)?;
         }
         staging::clear(&place.scratch)?;
         let state = sealed.as_ref().map(|sealed| seal::state(place.store.as_ref(), sealed)).transpose()?;
@@ -189,6 +193,8 @@ impl Archive {
             staging,
             held: BTreeMap::new(),
             lost: BTreeMap::new(),
+            audit: plan.config.audit,
+            newest: newest.as_ref().and_then(|entry| entry.sha256.clone()),
             given: newest.map(|entry| entry.given).unwrap_or_default(),
             number,
             state: state.unwrap_or_default(),
@@ -264,8 +270,9 @@ impl Archive {
         if missing.is_empty() {
             return Ok(());
         }
-        let Self { place, pipeline, chain, writer, .. } = self;
-        let holders = claim::claim(place.store.as_ref(), &place.keys, Claimant { pipeline, chain, writer }, &missing)?;
+        let Self { place, pipeline, chain, writer, audit, .. } = self;
+        let claimant = Claimant { pipeline, chain, writer, audit: *audit };
+        let holders = claim::claim(place.store.as_ref(), &place.keys, claimant, &missing)?;
         self.hold(holders);
         Ok(())
     }
@@ -413,14 +420,17 @@ fn check_device(root: &Path, scratch: &Path) -> Result<(), ArchiveError> {
 
 /// Takes the pipeline's lock; it goes with the returned file, so also when the process dies.
 fn lock(path: &Path) -> Result<File, ArchiveError> {
+    let owner = || std::fs::read_to_string(path).unwrap_or_default();
+    try_lock(path)?.ok_or_else(|| ArchiveError::Locked { path: path.to_owned(), owner: format!("process {}", owner()) })
+}
+
+/// As [`lock`]; `None` where another process has it.
+pub(super) fn try_lock(path: &Path) -> Result<Option<File>, ArchiveError> {
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
     let file = opened.map_err(ArchiveError::io("open", path))?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let owner = std::fs::read_to_string(path).unwrap_or_default();
-            Err(ArchiveError::Locked { path: path.to_owned(), owner: format!("process {owner}") })
-        }
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(ArchiveError::io("lock", path)(error.into())),
     }
 }

@@ -140,6 +140,7 @@ impl Books {
             identified: std::mem::take(&mut self.identified),
             records: std::mem::take(&mut self.records),
             filtered: std::mem::take(&mut self.filtered),
+            at: None,
         };
         (Ticket(through), sealing)
     }

@@ -11,7 +11,9 @@ use super::merging::Merging;
 use super::progress::Progress;
 use super::stages::{self, Stages};
 use super::state::Restored;
-use crate::archive::{Archive, ArchiveError, ArchivePlan, FlushConfig, Instance, InstanceError, Kind, Opened, Patience, Sharing};
+use crate::archive::{
+    Archive, ArchiveError, ArchivePlan, Care, FlushConfig, Instance, InstanceError, Kind, Opened, Patience, Sharing,
+};
 use crate::config::{Plan, Role};
 use crate::record::receipt::Checkpoint;
 use crate::sink::{self, Route, Sink, SinkError};
@@ -61,6 +63,8 @@ pub struct Connected {
     pub(super) publisher: Option<Publisher>,
     pub(super) sources: Vec<(String, Box<dyn Source>)>,
     pub(super) archive: Option<(Archive, FlushConfig)>,
+    /// How the archive is kept in shape.
+    pub(super) care: Option<Care>,
     pub(super) books: Books,
     /// Alert events that an earlier run has sealed and not noted as delivered.
     pub(super) due: Vec<Outgoing>,
@@ -114,19 +118,22 @@ impl Connected {
             Role::Alone | Role::Merge { .. } => None,
         };
         let (mut stages, reader) = stages(&mut plan, &surroundings)?;
+        let memory_bytes = plan.limits.memory_bytes;
+        let care = plan.archive.as_ref().map(|c| c.care(&pipeline, surroundings.data_dir.clone(), memory_bytes));
         let names = receivers.iter().map(|(name, _)| name.clone()).collect();
         let mut books = Books::new(names, opened.own);
         let due = resume_stages(&pipeline, &mut stages, &mut books, &opened.state, opened.watermark);
         Ok(Self {
             pipeline,
             threads: plan.limits.threads,
-            memory: Arc::new(Memory::new(plan.limits.memory_bytes)),
+            memory: Arc::new(Memory::new(memory_bytes)),
             tables: plan.archive.map(|archive| archive.tables.value).unwrap_or_default(),
             reader,
             stages,
             publisher,
             sources,
             archive,
+            care,
             books,
             due,
             _instance: instance,

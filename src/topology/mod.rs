@@ -52,6 +52,8 @@ mod sharing;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
+mod simulation_kept;
+#[cfg(test)]
 mod simulation_merged;
 #[cfg(test)]
 mod simulation_shared;

@@ -16,7 +16,7 @@ use super::stages::Stages;
 use super::state::StateError;
 use super::storing::{Storing, Work};
 use super::telling::Told;
-use crate::archive::{ArchiveError, Kind};
+use crate::archive::{ArchiveError, Caretaker, Kind};
 use crate::decode::Decoded;
 use crate::limits;
 use crate::record::alert::{AlertEvent, AlertStatus};
@@ -113,6 +113,8 @@ pub(super) struct Runner {
     pub(super) notifying: Notifying,
     /// Writes what was gathered to where it is merged.
     pub(super) publishing: Option<Publishing>,
+    /// Keeps the archive in shape until this is dropped.
+    caretaker: Option<Caretaker>,
     pub(super) surroundings: Surroundings,
     pub(super) progress: Arc<Progress>,
     pub(super) partitions: Vec<Partition>,
@@ -156,10 +158,13 @@ impl Connected {
         let processors = NonZeroUsize::new(runtime.metrics().num_workers().min(limits::DECODE_THREADS));
         let threads = self.threads.or(processors).unwrap_or(NonZeroUsize::MIN);
         let Self { pipeline, reader, memory, tables, stages, publisher, .. } = self;
-        let Self { sources, archive, books, due, receivers, routes, surroundings, progress, .. } = self;
+        let Self { sources, archive, care, books, due, receivers, routes, surroundings, progress, .. } = self;
+        let Surroundings { clock, telemetry, .. } = &surroundings;
+        let caretaker = care.map(|care| Caretaker::spawn(care, Arc::clone(clock), telemetry.clone()));
         let mut runner = Runner {
             notifying: Notifying::spawn(&pipeline, receivers, routes, &surroundings.telemetry, stop.clone()),
             storing: archive.map(|(archive, flush)| Storing::spawn(archive, flush, Arc::clone(&memory))),
+            caretaker: caretaker.transpose().map_err(RunError::Archive)?.flatten(),
             last_tick: surroundings.clock.monotonic(),
             started: surroundings.clock.monotonic(),
             last_seal: surroundings.clock.monotonic(),
@@ -438,6 +443,7 @@ impl Runner {
             self.books.delivered(receiver, &id);
         }
         self.memory.set(Stage::State, self.stages.state_bytes());
+        self.memory.set(Stage::Upkeep, self.caretaker.as_ref().map_or(0, Caretaker::held_bytes));
         self.measure();
         self.measure_memory(steps.queued_bytes());
     }

@@ -50,6 +50,7 @@ impl Runner {
         };
         let (ticket, mut sealing) = self.books.sealing(self.stages.now(), &state);
         sealing.parts = parts;
+        sealing.at = Some(self.surroundings.clock.now());
         self.seals_asked.push_back(Asked { ticket, outbox: self.stages.ticket(), receipt, waiting });
         self.store(Work::Seal { sealing, windows, receipt: done }).await;
     }

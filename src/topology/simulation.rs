@@ -7,8 +7,9 @@
 use super::books::{Books, Outgoing};
 use super::connect::resume;
 use super::flow::Flow;
+use super::simulation_kept::Keeper;
 use crate::archive::faulty::{Bucket, Crash, Faults, Faulty, scramble};
-use crate::archive::{Archive, ArchiveError, ArchivePlan, Kind, Place, Sharing, verify_in};
+use crate::archive::{Archive, ArchiveError, ArchivePlan, Kind, Look, Place, Sharing, verify_in};
 use crate::config;
 use crate::record::alert::AlertEvent;
 use crate::record::raw::{PartitionId, Positions, RawBatch};
@@ -90,6 +91,8 @@ pub(super) struct World {
     /// Processes so far; time goes on with them.
     pub(super) lives: u64,
     pub(super) scratch: tempfile::TempDir,
+    /// Whether processes keep the archive in shape.
+    pub(super) kept: bool,
 }
 
 impl World {
@@ -97,7 +100,14 @@ impl World {
         // In memory where there is such a folder: what is scratch need not be durable.
         let memory = Path::new("/dev/shm");
         let scratch = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        Self { bucket: Bucket::default(), input, told: Default::default(), lives: 0, scratch: scratch.unwrap() }
+        Self {
+            bucket: Bucket::default(),
+            input,
+            told: Default::default(),
+            lives: 0,
+            scratch: scratch.unwrap(),
+            kept: false,
+        }
     }
 
     /// Records of a partition from `from` on, as a source hands them on.
@@ -147,6 +157,7 @@ pub(super) struct Process {
     queue: VecDeque<(usize, AlertEvent)>,
     /// Whether it may die between telling a receiver and noting it.
     mortal: bool,
+    keeper: Option<Keeper>,
 }
 
 fn config_plan() -> config::Plan {
@@ -175,6 +186,9 @@ impl Process {
         world.lives += 1;
         let started = EventTime::from_micros(START + world.lives as i64 * SECOND);
         let mut plan = config_plan();
+        if let Some(archive) = &mut plan.archive {
+            archive.audit = world.kept;
+        }
         let scratch = world.scratch.path().join(sharing.as_ref().map_or("main", |sharing| sharing.chain.as_str()));
         std::fs::create_dir_all(&scratch).unwrap();
         let place = Place::unlocked(Arc::<Faulty>::clone(store), &plan.pipeline, scratch);
@@ -186,7 +200,8 @@ impl Process {
         let due = resume(&plan.pipeline, &mut flow, &mut books, &opened.state, opened.watermark);
         let mut process = {
             let (ended, queue) = (BTreeSet::new(), VecDeque::new());
-            Self { archive, flow, books, positions, ended, queue, mortal: store.faults().crash.is_some() }
+            let keeper = world.kept.then(|| Keeper::new(world, store));
+            Self { keeper, archive, flow, books, positions, ended, queue, mortal: store.faults().crash.is_some() }
         };
         process.send(due);
         Ok(process)
@@ -257,6 +272,9 @@ impl Process {
     fn run(&mut self, world: &mut World, dice: &mut Dice) -> Result<(), Death> {
         let partitions = world.input.len();
         while self.ended.len() < partitions {
+            if let Some(keeper) = self.keeper.as_mut().filter(|_| dice.roll(16) == 0) {
+                keeper.keep(dice)?;
+            }
             match dice.roll(10) {
                 0 => self.seal()?,
                 1 | 2 => self.deliver(world, dice)?,
@@ -273,13 +291,18 @@ impl Process {
         while !self.queue.is_empty() {
             self.deliver(world, dice)?;
         }
-        self.seal()
+        self.seal()?;
+        self.keeper.as_mut().map_or(Ok(()), |keeper| keeper.keep_all(dice))
     }
 }
 
 /// Runs processes with faults until one gets to the end; the last ones have none.
 fn simulate(seed: u64, faults: impl Fn(u64) -> Faults) -> (World, u64) {
-    let mut world = World::new(input(seed));
+    simulate_in(World::new(input(seed)), seed, faults)
+}
+
+/// As [`simulate`], in a world that is there already.
+pub(super) fn simulate_in(mut world: World, seed: u64, faults: impl Fn(u64) -> Faults) -> (World, u64) {
     let mut calls = 0;
     for life in 0.. {
         let faults = faults(life);
@@ -344,7 +367,8 @@ pub(super) fn assert_same(context: &str, expected: &World, world: &World) {
         // Told again only what a process had no chance to note.
         assert!(told.len() - first.len() <= world.lives as usize * expected.len().min(12), "{context}: told again");
     }
-    let report = verify_in(&Faulty::new(&world.bucket, Faults::default()), true, |_, _| {}).unwrap();
+    let report =
+        verify_in(&Faulty::new(&world.bucket, Faults::default()), Look { deep: true, audit: true }, |_, _| {}).unwrap();
     assert_eq!(report.findings, [], "{context}");
 }
 

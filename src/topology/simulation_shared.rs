@@ -3,7 +3,7 @@
 
 use super::simulation::{Death, Dice, Process, World, clean, for_each_seed, input, name, rows, seeds, some_faults};
 use crate::archive::faulty::{Faults, Faulty, scramble};
-use crate::archive::{ArchiveError, Kind, Sharing, verify_in};
+use crate::archive::{ArchiveError, Kind, Look, Sharing, verify_in};
 use crate::record::raw::PartitionId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -138,7 +138,12 @@ fn daemons_that_share_partitions_store_each_record_once() {
         for kind in [Kind::Data, Kind::Dead] {
             assert_eq!(rows(&expected, kind), rows(&group.world, kind), "seed {seed}: {}", kind.as_str());
         }
-        let report = verify_in(&Faulty::new(&group.world.bucket, Faults::default()), true, |_, _| {}).unwrap();
+        let report = verify_in(
+            &Faulty::new(&group.world.bucket, Faults::default()),
+            Look { deep: true, audit: true },
+            |_, _| {},
+        )
+        .unwrap();
         assert_eq!(report.findings, [], "seed {seed}");
         taken.fetch_add(group.taken, std::sync::atomic::Ordering::Relaxed);
     });

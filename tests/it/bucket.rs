@@ -11,15 +11,16 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server that is killed with the test, by its process id.
-struct Minio {
+pub struct Minio {
     child: Child,
     port: u16,
-    folder: PathBuf,
+    /// Where it keeps its buckets.
+    pub folder: PathBuf,
 }
 
 impl Minio {
     /// `None` where MinIO could not be built, which tests/run.sh says in its last lines.
-    fn start(folder: &Path) -> Option<Self> {
+    pub fn start(folder: &Path) -> Option<Self> {
         if std::env::var("HEADRIG_MINIO").is_ok_and(|way| way == "none") {
             return None;
         }
@@ -39,7 +40,7 @@ impl Minio {
     }
 
     /// headrig with this server in its environment.
-    fn headrig(&self) -> Command {
+    pub fn headrig(&self) -> Command {
         let mut command = headrig();
         command.env("AWS_ENDPOINT", format!("http://127.0.0.1:{}", self.port)).env("AWS_ALLOW_HTTP", "true");
         command.env("AWS_ACCESS_KEY_ID", "headrig").env("AWS_SECRET_ACCESS_KEY", "headrig-secret");
@@ -47,7 +48,7 @@ impl Minio {
         command
     }
 
-    fn make_bucket(&self, name: &str) {
+    pub fn make_bucket(&self, name: &str) {
         let url = format!("http://127.0.0.1:{}/{name}", self.port);
         let signed = ["--aws-sigv4", "aws:amz:us-east-1:s3", "--user", "headrig:headrig-secret"];
         let made =

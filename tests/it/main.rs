@@ -12,6 +12,7 @@ mod house;
 mod layering;
 mod speculation;
 mod survival;
+mod upkeep;
 mod commands;
 mod real_input;
 mod sharing;
