@@ -306,6 +306,30 @@ mod tests {
         assert_eq!(store.list("nowhere").unwrap(), Vec::<String>::new());
     }
 
+    /// As two pipelines of one daemon do, while another daemon starts.
+    #[test]
+    fn writers_side_by_side_are_not_in_each_others_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = || Folder::new(folder.path().to_owned());
+        let put = |name: &str| {
+            let store = store();
+            for number in 0..100 {
+                store.put(&format!("{name}/{number}"), name.as_bytes()).unwrap();
+                assert!(store.put_if_absent(&format!("{name}/{number}.json"), name.as_bytes()).unwrap());
+                store.sweep().unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            for name in ["a", "b", "c"] {
+                scope.spawn(move || put(name));
+            }
+        });
+        for name in ["a", "b", "c"] {
+            assert_eq!(store().list(name).unwrap().len(), 200);
+            assert_eq!(store().read(&format!("{name}/7")).unwrap().unwrap(), name.as_bytes());
+        }
+    }
+
     #[test]
     fn placing_again_and_after_another_is_the_same() {
         let folder = tempfile::tempdir().unwrap();

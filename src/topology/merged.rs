@@ -86,8 +86,8 @@ struct SavedInput {
     idle: bool,
 }
 
-/// What becomes of one message.
-enum Standings {
+/// Whether it is a message's turn.
+enum Turn {
     /// It is new.
     Next,
     /// It is known.
@@ -166,8 +166,8 @@ impl Merged {
     pub(super) fn merge(&mut self, partials: &Partials) -> Result<Outcome, Damaged> {
         let mut outcome = Outcome::default();
         match self.look_up(partials)? {
-            Standings::Next => {}
-            Standings::Repeated | Standings::Early => {
+            Turn::Next => {}
+            Turn::Repeated | Turn::Early => {
                 outcome.repeated = true;
                 return Ok(outcome);
             }
@@ -215,7 +215,7 @@ impl Merged {
         self.clock.now()
     }
 
-    fn look_up(&self, partials: &Partials) -> Result<Standings, Damaged> {
+    fn look_up(&self, partials: &Partials) -> Result<Turn, Damaged> {
         let known = |input: &Input| {
             let (start, end) = input.stretch()?;
             let known = self.inputs.get(&(input.source.clone(), input.partition.clone()));
@@ -230,10 +230,10 @@ impl Merged {
         Damaged::unless(repeated > 0 || !stretches.iter().any(overlaps), "some of its records are merged already")?;
         let next = first_of(partials).and_then(|first| self.begun.get(&first).copied()).unwrap_or(0);
         Ok(match partials.chunk.cmp(&next) {
-            _ if repeated > 0 => Standings::Repeated,
-            std::cmp::Ordering::Less => Standings::Repeated,
-            std::cmp::Ordering::Equal => Standings::Next,
-            std::cmp::Ordering::Greater => Standings::Early,
+            _ if repeated > 0 => Turn::Repeated,
+            std::cmp::Ordering::Less => Turn::Repeated,
+            std::cmp::Ordering::Equal => Turn::Next,
+            std::cmp::Ordering::Greater => Turn::Early,
         })
     }
 

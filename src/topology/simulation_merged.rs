@@ -390,7 +390,7 @@ fn daemons_that_share_windows_have_those_of_one_and_tell_each_alert_once() {
     let add = |to: &std::sync::atomic::AtomicU64, n: u64| {
         to.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
     };
-    for_each_seed(seeds(400), |seed| {
+    for_each_seed(seeds(200), |seed| {
         let (expected, _) = clean(seed);
         let mut cluster = Cluster::new(seed);
         for _ in 0..400 {

@@ -66,6 +66,7 @@ windows:
   - {{ name: everything, kind: sliding, size: 15s, every: 5s, lateness: 20s, aggregate: {{ lines: count(*), paths: count_distinct(path), ids: count_distinct(request_id) }} }}
 alerts:
   - {{ alert: Errors, on: route, when: error_rate > 0.2, for: 5s, annotations: {{ summary: "{{{{ $labels.path }}}}: {{{{ $values.error_rate }}}}" }} }}
+  - {{ alert: Seventh, on: route, when: requests % 7 = 0, labels: {{ path_length: "{{{{ len $labels.path }}}}" }} }}
   - {{ alert: Busy, on: everything, when: lines > 20, labels: {{ severity: info }} }}
 """
 SHARED = "repartition: {{ partitions: 5 }}\n"
