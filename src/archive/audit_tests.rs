@@ -172,3 +172,36 @@ fn a_changed_file_is_not_made_part_of_another() {
     assert!(error.to_string().ends_with("its bytes are not those that were sealed"), "{error}");
     assert_eq!(files(&root.path().join("data")).len(), 4);
 }
+
+#[test]
+fn folded_changes_are_proven_and_a_crash_while_they_are_folded_is_no_break() {
+    let root = tempfile::tempdir().unwrap();
+    let mut archive = open(root.path());
+    let mut upkeep = upkeep(root.path());
+    let changes = root.path().join("_headrig/auto/changes");
+    let mut left = Vec::new();
+    for round in 0..2 * crate::limits::CATALOGUE_CHANGES as i64 + 2 {
+        seals(&mut archive, 2 * round, 2);
+        assert!(upkeep.take(LATER).unwrap());
+        let job = upkeep.jobs(&config(), LATER).remove(0);
+        // What is there before the fold; its last ones a crash leaves.
+        let before: Vec<_> = files(&changes).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+        upkeep.compact(&job, LATER, &|| true).unwrap().unwrap();
+        if files(&changes).len() < before.len() {
+            left = before[before.len() - 5..].to_vec();
+            left.iter().for_each(|(path, text)| fs::write(path, text).unwrap());
+            assert_eq!(found(root.path()), [], "round {round}");
+        }
+    }
+    assert_eq!(left.len(), 5, "changes were folded");
+    assert_eq!(
+        files(&root.path().join("_headrig/auto/catalogues")).len(),
+        2,
+        "all of them are kept, they are the proof"
+    );
+    assert_eq!(found(root.path()), []);
+    let first = files(&root.path().join("_headrig/auto/catalogues")).remove(0);
+    let sound = fs::read_to_string(&first).unwrap();
+    fs::write(&first, sound.replacen("\\\"at_us\\\":", "\\\"at_us\\\": ", 1)).unwrap();
+    assert_eq!(tampered(root.path()).len(), 1);
+}

@@ -1,6 +1,6 @@
 //! The files that count: what was sealed, less what was replaced or has expired, and what stands instead.
 //!
-//! It is made of the chains and the log of changes, and goes on from where it was when it is asked again. Every
+//! It is made of the chains and the log of changes, and goes on from where it was when it is asked again. Behind each
 //! [`limits::CATALOGUE_CHANGES`] changes whoever does the upkeep stores it, so that nobody has to begin at the archive's
 //! beginning: then its size goes by the files that are there, which compaction keeps few, and not by those that ever were.
 
@@ -171,10 +171,10 @@ impl Catalogue {
 
     /// Stores it when it is time and removes the changes that are in it, but for the newest.
     pub(crate) fn fold_when_due(&self, store: &dyn Store, keys: &Keys, audit: bool) -> Result<(), ArchiveError> {
-        if !self.changes.is_multiple_of(limits::CATALOGUE_CHANGES) || self.changes == 0 {
+        let old: Vec<u64> = change::numbers(store, keys)?.into_iter().filter(|number| *number < self.changes).collect();
+        if (old.len() as u64) < limits::CATALOGUE_CHANGES {
             return Ok(());
         }
-        let old: Vec<u64> = change::numbers(store, keys)?.into_iter().filter(|number| *number < self.changes).collect();
         let mut folded = Vec::new();
         if audit {
             for number in &old {
@@ -203,19 +203,25 @@ impl Catalogue {
     }
 
     /// All changes of a pipeline that are still known, as they were stored, in order: what holds each, the number that it has
-    /// by its place where that says one, and its text.
+    /// by its place where that says one, and its text. One that a crash has left beside the list that holds it is named once.
     pub(crate) fn changes(store: &dyn Store, keys: &Keys) -> Result<Vec<(String, Option<u64>, String)>, ArchiveError> {
+        let mut folded = BTreeSet::new();
         let mut texts = Vec::new();
         for name in store.list(&keys.catalogues())? {
             let key = format!("{}/{name}", keys.catalogues());
             let text = store.read(&key)?.unwrap_or_default();
-            let folded = serde_json::from_slice::<Stored>(&text).map(|stored| stored.folded).unwrap_or_default();
-            texts.extend(folded.into_iter().map(|text| (format!("a change in {}", store.show(&key)), None, text)));
+            for text in serde_json::from_slice::<Stored>(&text).map(|stored| stored.folded).unwrap_or_default() {
+                if folded.insert(text.clone()) {
+                    texts.push((format!("a change in {}", store.show(&key)), None, text));
+                }
+            }
         }
         for number in change::numbers(store, keys)? {
             let key = keys.change(number);
-            if let Some(text) = store.read(&key)? {
-                texts.push((store.show(&key), Some(number), String::from_utf8_lossy(&text).into_owned()));
+            let Some(text) = store.read(&key)? else { continue };
+            let text = String::from_utf8_lossy(&text).into_owned();
+            if !folded.contains(&text) {
+                texts.push((store.show(&key), Some(number), text));
             }
         }
         Ok(texts)
