@@ -308,3 +308,14 @@ pub const JETSTREAM_ACK_WAIT: Span = Span::from_secs(3_600);
 
 /// How long the end of a NATS subscription may take when headrig stops.
 pub const NATS_UNSUBSCRIBE: Span = Span::from_secs(2);
+
+/// Default of `headrig query --memory`, in bytes: what sorts, groups and joins of a query hold together. What decodes files
+/// comes on top, a few MB a thread.
+pub const QUERY_MEMORY_BYTES: u64 = 256_000_000;
+
+/// Bytes of footers and page indexes that a query keeps, so that no file's is read twice; the oldest are let go.
+pub const QUERY_FOOTER_BYTES: usize = 64 << 20;
+
+/// Rows of an answer that a terminal is shown from its beginning, and as many from its end. All of them go to files and
+/// pipes.
+pub const QUERY_SHOWN_ROWS: usize = 20;

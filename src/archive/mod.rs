@@ -43,6 +43,7 @@ mod hex;
 mod hybrid;
 mod inspect;
 mod instance;
+mod live;
 mod partition;
 mod plan;
 mod seal;
@@ -57,6 +58,8 @@ mod writer;
 
 pub use error::ArchiveError;
 pub use instance::{Instance, InstanceError};
+pub use live::{Live, LiveFile, SealedRows, live_files, objects};
+pub use partition::is_cut;
 pub use plan::{ArchivePlan, Identified, Opened, Sealed, Sealing, Sharing};
 pub use table::Kind;
 #[cfg(test)]

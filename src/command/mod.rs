@@ -9,6 +9,7 @@ mod generate;
 mod kafka;
 mod load;
 mod nats;
+mod query;
 mod report;
 mod run;
 mod schema;
@@ -38,6 +39,8 @@ enum Command {
     Run(run::Args),
     /// Validates pipeline files and prints every mistake with line, column and remedy.
     Check(check::Args),
+    /// Answers SQL over an archive: logs, dead letters, window results, alerts.
+    Query(query::Args),
     /// Proves from an archive alone that each position is there exactly once, and names what is wrong.
     Verify(verify::Args),
     /// Writes deterministic Fly-enveloped structlog lines.
@@ -55,6 +58,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::run(&args, clock),
         Command::Check(args) => check::run(&args, clock),
+        Command::Query(args) => query::run(&args, &clock),
         Command::Verify(args) => verify::run(&args),
         Command::Generate(args) => generate::run(args, &clock).map(|()| ExitCode::SUCCESS),
         Command::Schema(args) => schema::run(&args),

@@ -21,3 +21,4 @@ mod kafka;
 mod bucket;
 mod demo;
 mod nats;
+mod query;
