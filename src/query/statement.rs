@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn mistakes_of_syntax_have_their_place() {
-        let error = parse("select path\nfrom logs\nwhere and").unwrap_err();
+        let error = parse("select path\nfrom logs\nwhere )").unwrap_err();
         assert!(error.to_string().starts_with("3:7: cannot read the SQL: "), "{error}");
     }
 
