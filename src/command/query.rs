@@ -14,10 +14,11 @@ use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use tokio_stream::StreamExt;
 
 /// `headrig query`
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(after_help = HELP)]
 pub(super) struct Args {
     /// The archive: a folder or bucket, as in `archive.url`.
@@ -110,17 +111,12 @@ pub(super) fn run(args: &Args, clock: &dyn Clock) -> anyhow::Result<ExitCode> {
     engine.notes().iter().for_each(|note| report::line(&format!("note: {note}")));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads.get()).enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
+    // On the runtime's threads, so that this one can be interrupted whatever the query does.
+    let answering = runtime.spawn(answer(args.clone(), Arc::new(engine), sql));
     let asked = runtime.block_on(async {
-        let limit = async {
-            match args.timeout {
-                Some(limit) => tokio::time::sleep(limit.to_std()).await,
-                None => std::future::pending().await,
-            }
-        };
-        // On the runtime's threads, so that this one can be interrupted whatever the query does.
         tokio::select! {
-            answered = answer(args, &engine, &sql) => answered.map_err(|error| explained(args, &error)),
-            () = limit => {
+            answered = answering => answered.context("cannot answer: this is a bug")?.map_err(|error| explained(args, &error)),
+            () = forever_or(args.timeout) => {
                 let limit = args.timeout.unwrap_or(Span::from_secs(0));
                 let hint = "allow more with --timeout, or ask for less: conditions on ts and date skip whole files";
                 let message = format!("cannot answer within {limit}");
@@ -136,6 +132,13 @@ pub(super) fn run(args: &Args, clock: &dyn Clock) -> anyhow::Result<ExitCode> {
         report::line(&format!("{rows} rows in {:.3} s", took.as_secs_f64()));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn forever_or(limit: Option<Span>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit.to_std()).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn statement(args: &Args) -> anyhow::Result<String> {
@@ -162,9 +165,9 @@ fn explained(args: &Args, error: &QueryError) -> anyhow::Error {
 }
 
 /// Writes the answer; returns how many rows it has.
-async fn answer(args: &Args, engine: &Engine, sql: &str) -> Result<usize, QueryError> {
-    let mut answer = engine.ask(sql).await?;
-    let written = write(args, &mut answer).await;
+async fn answer(args: Args, engine: Arc<Engine>, sql: String) -> Result<usize, QueryError> {
+    let mut answer = engine.ask(&sql).await?;
+    let written = write(&args, &mut answer).await;
     let rows = match written {
         // Whoever read it has seen enough.
         Err(QueryError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
@@ -185,7 +188,7 @@ async fn write(args: &Args, answer: &mut Answer) -> Result<usize, QueryError> {
         None => Box::new(BufWriter::new(io::stdout())),
     };
     if answer.is_text && args.format == Format::Table {
-        return lines(&mut out, answer).await;
+        return lines(out.as_mut(), answer).await;
     }
     let screen = if args.output.is_none() { screen() } else { None };
     let mut printer = printer(args.format, &answer.schema, out, screen)?;
@@ -209,7 +212,7 @@ async fn write(args: &Args, answer: &mut Answer) -> Result<usize, QueryError> {
     Ok(rows)
 }
 
-async fn lines(out: &mut dyn Write, answer: &mut Answer) -> Result<usize, QueryError> {
+async fn lines(out: &mut (dyn Write + Send), answer: &mut Answer) -> Result<usize, QueryError> {
     use arrow::array::AsArray;
     let mut rows = 0;
     while let Some(batch) = answer.rows.try_next().await? {

@@ -12,6 +12,7 @@
 //! | `provider.rs` | a table: which files, which of them a filter skips, the scan of the others |
 //! | `columns.rs` | the columns of a table: those of all its files together |
 //! | `adapt.rs` | one file's columns as the table has them: missing ones from `attributes`, hex as text |
+//! | `bloom.rs` | which row groups cannot have a value that is asked for |
 //! | `objects.rs` | the archive's bytes, read only and counted |
 //! | `function.rs`, `json.rs`, `quantile.rs`, `operators.rs` | what SQL has here beyond DataFusion's |
 //! | `skipped.rs` | what was read and what was skipped, for `explain` and `--stats` |
@@ -22,6 +23,7 @@
 //! (its footer is), the page index (the footer's neighbour), and late materialisation (only columns of the filter).
 
 mod adapt;
+mod bloom;
 mod columns;
 mod engine;
 mod error;

@@ -1,6 +1,7 @@
 //! A table of an archive: which files it has, which of them a filter skips, and the scan of the others.
 
 use super::adapt::Adapters;
+use super::bloom::{self, Wanted};
 use super::columns::{self, Footers};
 use super::skipped::{Files, Scan, Scans};
 use crate::archive::{Kind, LiveFile, SealedRows};
@@ -15,10 +16,13 @@ use datafusion::common::stats::Precision;
 use datafusion::common::{Column, ColumnStatistics, DFSchema, Result, ScalarValue, Statistics};
 use datafusion::datasource::TableProvider;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::parquet::{
+    CachedParquetFileReaderFactory, ParquetAccessPlan, RowGroupAccess,
+};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
+use datafusion::error::DataFusionError;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
@@ -27,6 +31,7 @@ use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use std::collections::{BTreeMap, HashSet};
@@ -44,6 +49,16 @@ struct TableFile {
     /// Values of the folders, of the columns' types.
     partition: BTreeMap<String, ScalarValue>,
 }
+
+/// A file that is read, and which of its row groups; all of them when `None`.
+#[derive(Debug)]
+struct Chosen<'t> {
+    file: &'t TableFile,
+    groups: Option<Vec<bool>>,
+}
+
+/// Files whose bloom filters are asked at a time.
+const ASKED: usize = 16;
 
 /// One of the four tables.
 #[derive(Debug)]
@@ -119,11 +134,12 @@ impl ArchiveTable {
     }
 
     /// The files that may have rows for which all filters hold.
-    fn choose(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<&TableFile>> {
+    async fn choose(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<Chosen<'_>>> {
         let schema = DFSchema::try_from(self.schema.as_ref().clone())?;
         let mut scan = Scan { table: self.name.to_owned(), ..Scan::default() };
         self.files.iter().for_each(|file| scan.all.add(file.meta.size));
         let mut left: Vec<&TableFile> = self.files.iter().collect();
+        let mut wanted = Vec::new();
         let (of_folders, others): (Vec<&Expr>, Vec<&Expr>) =
             filters.iter().partition(|filter| self.is_of_folders(filter));
         for filter in of_folders {
@@ -137,10 +153,42 @@ impl ArchiveTable {
                 let kept = self.prune(&filter, &left, of_time);
                 left = keep(left, &kept, skipped);
             }
+            wanted = bloom::wanted(&filter, &self.schema);
         }
-        left.iter().for_each(|file| scan.left.add(file.meta.size));
+        let chosen = self.ask_filters(left, &wanted, &mut scan).await?;
+        chosen.iter().for_each(|chosen| scan.left.add(chosen.file.meta.size));
         self.scans.note(scan);
-        Ok(left)
+        Ok(chosen)
+    }
+
+    /// Leaves out files whose bloom filters say that they have none of the values that are wanted.
+    async fn ask_filters<'f>(
+        &self,
+        files: Vec<&'f TableFile>,
+        wanted: &[Wanted],
+        scan: &mut Scan,
+    ) -> Result<Vec<Chosen<'f>>> {
+        if wanted.is_empty() {
+            return Ok(files.into_iter().map(|file| Chosen { file, groups: None }).collect());
+        }
+        let footers = &self.footers;
+        let ask = move |file: &'f TableFile| async move {
+            Ok::<_, DataFusionError>(Chosen { file, groups: bloom::groups(footers, &file.meta, wanted).await? })
+        };
+        // Collected first: the compiler cannot see that a stream over the iterator is Send.
+        let asked: Vec<_> = files.into_iter().map(ask).collect();
+        let mut chosen: Vec<Chosen<'f>> = stream::iter(asked).buffered(ASKED).try_collect().await?;
+        chosen.retain(|chosen| {
+            let Some(groups) = &chosen.groups else { return true };
+            let kept = groups.iter().filter(|kept| **kept).count();
+            scan.asked_groups += groups.len() as u64;
+            scan.skipped_groups += (groups.len() - kept) as u64;
+            if kept == 0 {
+                scan.by_bloom.add(chosen.file.meta.size);
+            }
+            kept > 0
+        });
+        Ok(chosen)
     }
 
     /// For which files a filter over folders' columns alone holds.
@@ -173,18 +221,21 @@ impl ArchiveTable {
         &self,
         state: &dyn Session,
         folders: &[String],
-        files: &[&TableFile],
+        files: &[Chosen<'_>],
         projection: &[usize],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let (of_folders, of_files): (Vec<FieldRef>, Vec<FieldRef>) =
             self.schema.fields().iter().cloned().partition(|field| folders.contains(field.name()));
         let statistics = |rows| statistics(self.kind, &of_files, &of_folders, rows);
-        let part = |file: &&TableFile| {
+        let part = |Chosen { file, groups }: &Chosen<'_>| {
             let values = of_folders.iter().map(|field| file.partition[field.name()].clone()).collect();
             let mut part = PartitionedFile::new_from_meta(file.meta.clone()).with_partition_values(values);
             part.statistics = file.sealed.map(|rows| Arc::new(statistics(Some(rows))));
-            part.with_metadata_size_hint(self.footers.hint(file.meta.size))
+            part.metadata_size_hint = Some(self.footers.hint(file.meta.size));
+            let Some(groups) = groups else { return part };
+            let access = |kept: &bool| if *kept { RowGroupAccess::Scan } else { RowGroupAccess::Skip };
+            part.with_extension(ParquetAccessPlan::new(groups.iter().map(access).collect()))
         };
         let groups = FileGroup::new(files.iter().map(part).collect()).split_files(state.config().target_partitions());
         let schema = TableSchema::builder(Arc::new(Schema::new(of_files.clone())))
@@ -196,8 +247,10 @@ impl ArchiveTable {
         let projection = projection.iter().map(|index| order[self.schema.field(*index).name().as_str()]).collect();
         let Footers { store, cache, .. } = &self.footers;
         let reader = CachedParquetFileReaderFactory::new(Arc::clone(store), Arc::clone(cache));
-        let options =
+        let mut options =
             TableParquetOptions { global: state.config_options().execution.parquet.clone(), ..Default::default() };
+        // Where they have been asked already, they need not be read.
+        options.global.bloom_filter_on_read = files.iter().any(|chosen| chosen.groups.is_none());
         let source = ParquetSource::new(schema)
             .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(Arc::new(reader));
@@ -272,13 +325,13 @@ fn stamp(micros: i64) -> ScalarValue {
 }
 
 /// What all these seals say together; `None` when one says nothing.
-fn sum(files: &[&TableFile]) -> Option<SealedRows> {
+fn sum(files: &[Chosen<'_>]) -> Option<SealedRows> {
     let add = |sum: SealedRows, rows: SealedRows| SealedRows {
         rows: sum.rows + rows.rows,
         min_us: sum.min_us.min(rows.min_us),
         max_us: sum.max_us.max(rows.max_us),
     };
-    let all: Option<Vec<SealedRows>> = files.iter().map(|file| file.sealed).collect();
+    let all: Option<Vec<SealedRows>> = files.iter().map(|chosen| chosen.file.sealed).collect();
     all?.into_iter().reduce(add)
 }
 
@@ -386,13 +439,13 @@ impl TableProvider for ArchiveTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-        let mut layouts: BTreeMap<Vec<String>, Vec<&TableFile>> = BTreeMap::new();
-        for file in self.choose(state, filters)? {
-            layouts.entry(file.partition.keys().cloned().collect()).or_default().push(file);
+        let mut layouts: BTreeMap<Vec<String>, Vec<Chosen<'_>>> = BTreeMap::new();
+        for chosen in self.choose(state, filters).await? {
+            layouts.entry(chosen.file.partition.keys().cloned().collect()).or_default().push(chosen);
         }
         // A filter that is decided above the scan may take rows out that a limit would have counted.
         let limit = limit.filter(|_| filters.iter().all(|filter| self.is_of_folders(filter)));
-        let scan = |(folders, files): (&Vec<String>, &Vec<&TableFile>)| {
+        let scan = |(folders, files): (&Vec<String>, &Vec<Chosen<'_>>)| {
             self.scan_layout(state, folders, files, &projection, limit)
         };
         let mut scans = layouts.iter().map(scan).collect::<Result<Vec<_>>>()?;

@@ -36,7 +36,12 @@ pub struct Scan {
     pub by_folder: Files,
     /// Skipped by the least and greatest time that their seals say.
     pub by_time: Files,
+    /// Skipped by the bloom filters of all of their row groups.
+    pub by_bloom: Files,
     pub left: Files,
+    /// Row groups whose bloom filters were asked, and those that were skipped by them.
+    pub asked_groups: u64,
+    pub skipped_groups: u64,
 }
 
 /// Of all the scans of a query.
@@ -137,10 +142,13 @@ impl Reading {
         let mut lines = Vec::new();
         for scan in &self.scans {
             lines.push(format!("{}: {}", scan.table, scan.all));
-            for (how, files) in [("by folder", scan.by_folder), ("by time", scan.by_time)] {
-                if files.files > 0 {
-                    lines.push(format!("  skipped {how}: {files}"));
-                }
+            let how = [("folder", scan.by_folder), ("time", scan.by_time), ("bloom filter", scan.by_bloom)];
+            for (how, files) in how.into_iter().filter(|(_, files)| files.files > 0) {
+                lines.push(format!("  skipped by {how}: {files}"));
+            }
+            if scan.asked_groups > 0 {
+                let (skipped, asked) = (scan.skipped_groups, scan.asked_groups);
+                lines.push(format!("  skipped by bloom filter: {skipped} of {asked} row groups"));
             }
             lines.push(format!("  left to read: {}", scan.left));
         }
