@@ -370,3 +370,14 @@ pub const LEAST_UPKEEP_BYTES: u64 = 4_000_000;
 
 /// How far the clock may be ahead of the newest seal and of the newest row before retention refuses to believe it.
 pub const RETAIN_AHEAD: Span = Span::from_secs(7 * 86_400);
+
+/// Default of `headrig query --memory`, in bytes: what sorts, groups and joins of a query hold together. What decodes files
+/// comes on top, a few MB a thread.
+pub const QUERY_MEMORY_BYTES: u64 = 256_000_000;
+
+/// Bytes of footers and page indexes that a query keeps, so that no file's is read twice; the oldest are let go.
+pub const QUERY_FOOTER_BYTES: usize = 64 << 20;
+
+/// Rows of an answer that a terminal is shown from its beginning, and as many from its end. All of them go to files and
+/// pipes.
+pub const QUERY_SHOWN_ROWS: usize = 20;

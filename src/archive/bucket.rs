@@ -45,12 +45,17 @@ type Answer<T> = Result<T, object_store::Error>;
 impl Bucket {
     /// Makes a client for the bucket; nothing is asked of it yet. Settings and credentials are the environment's.
     pub(crate) fn connect(url: &Url) -> Result<Self, ArchiveError> {
+        let (store, root) = Self::client(url)?;
+        Self::over(url.clone(), store, root)
+    }
+
+    /// The store's client and the prefix in its bucket.
+    pub(crate) fn client(url: &Url) -> Result<(Arc<dyn ObjectStore>, Key), ArchiveError> {
         let settings = std::env::vars()
             .filter(|(name, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix)));
         let settings = settings.map(|(name, value)| (name.to_ascii_lowercase(), value));
         let failed = |cause| ArchiveError::Store { action: "use", key: url.to_string(), cause: Box::new(cause) };
-        let (store, root) = client(url, settings.collect()).map_err(failed)?;
-        Self::over(url.clone(), store, root)
+        client(url, settings.collect()).map_err(failed)
     }
 
     /// A bucket over a store that is there already.

@@ -8,6 +8,7 @@ use super::ArchiveError;
 use super::chain::{self, Act, Keys};
 use super::change::{self, Change};
 use super::fold::Summary;
+use super::live::side_by_side;
 use super::staging::StagedFile;
 use super::store::{Store, name_of};
 use super::table::Kind;
@@ -46,20 +47,6 @@ struct Stored {
     /// The changes that were folded into this one, as they were, of an archive with `audit: true`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     folded: Vec<String>,
-}
-
-/// The files of an archive whose rows count, of all its pipelines: none that was replaced, and all that replace them, even
-/// while files are being moved. One that is in no place yet was sealed a moment ago.
-///
-/// # Errors
-/// When the archive cannot be read.
-#[cfg_attr(not(test), expect(dead_code, reason = "for `headrig query`, which is built beside this"))]
-pub(crate) fn live_files(store: &dyn Store) -> Result<Vec<StagedFile>, ArchiveError> {
-    let mut files = Vec::new();
-    for home in store.list("_headrig")?.into_iter().filter(|name| !name.starts_with('.')) {
-        files.extend(Catalogue::read(store, &Keys::of_home(&home))?.files.into_values());
-    }
-    Ok(files)
 }
 
 impl Catalogue {
@@ -130,10 +117,11 @@ impl Catalogue {
                 covered = through;
             }
             let mut complete = true;
-            let known = covered;
-            for number in chain::numbers(store, keys, chain)?.into_iter().filter(|number| *number > known) {
+            let numbers = chain::numbers(store, keys, chain)?.into_iter().filter(|number| *number > covered);
+            let numbers: Vec<u64> = numbers.collect();
+            let entries = side_by_side(&numbers, |number| chain::entry(store, keys, chain, *number))?;
+            for (number, entry) in numbers.into_iter().zip(entries) {
                 // A gap that stays is for `verify` to name.
-                let entry = chain::entry(store, keys, chain, number)?;
                 if round + 1 < FOLDED_MEANWHILE && (number > covered + 1 || entry.is_none()) {
                     complete = false;
                     break;

@@ -251,7 +251,7 @@ pub(crate) fn heads(store: &dyn Store, keys: &Keys) -> Result<Vec<Entry>, Archiv
     Ok(heads)
 }
 
-fn corrupt(store: &dyn Store, key: &str, detail: String) -> ArchiveError {
+pub(crate) fn corrupt(store: &dyn Store, key: &str, detail: String) -> ArchiveError {
     ArchiveError::Corrupt { path: PathBuf::from(store.show(key)), detail }
 }
 

@@ -180,8 +180,38 @@ fn old_seals_are_folded_and_nothing_is_forgotten() {
     assert_eq!(summaries[1].spans[0].start, Some(255));
     assert_eq!((summaries[1].spans.len(), summaries[1].spans[0].end), (1, 511));
     drop(archive);
+    let live = super::live_files(root.path().to_str().unwrap()).unwrap();
+    assert_eq!((live.files.len(), live.notes), (5, Vec::new()), "what is folded is still live");
     let (_, opened) = Archive::open(plan(root.path(), &["date"]), EventTime::from_micros(START)).unwrap();
     assert_eq!((opened.own, opened.state), (at(seals), vec![seals as u8; 5_000]));
+}
+
+/// While seals are put and folded away, a reader sees each row that was there once, and never fewer than before.
+#[test]
+fn what_is_live_only_grows_while_it_is_read() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut archive, _) = open(root.path());
+    let seals = limits::FOLD_ENTRIES + 40;
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let (mut seen, mut rounds) = (0, 0);
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let live = super::live_files(root.path().to_str().unwrap()).unwrap();
+                assert_eq!(live.notes, Vec::<String>::new());
+                assert!(live.files.len() >= seen, "{} files after {seen}", live.files.len());
+                (seen, rounds) = (live.files.len(), rounds + 1);
+            }
+            rounds
+        });
+        for number in 1..=seals {
+            archive.write_events(&events(3 * number as i64, 1)).unwrap();
+            archive.seal(&Sealing { records: 1, ..sealing(number) }).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(reader.join().unwrap() > 1);
+    });
+    assert_eq!(super::live_files(root.path().to_str().unwrap()).unwrap().files.len() as u64, seals);
 }
 
 fn flaws(root: &Path, deep: bool) -> Vec<String> {

@@ -42,6 +42,25 @@ impl Kind {
             Self::Alerts => "alerts",
         }
     }
+
+    /// Columns that each file of this table has, for readers of an archive that has none yet.
+    pub fn least_columns(self) -> SchemaRef {
+        match self {
+            Self::Data => {
+                Arc::clone(&Schema::new("", 1, BUILT_IN.map(|(name, kind)| Column::new(name, kind)).into()).arrow)
+            }
+            Self::Dead => dead_schema(),
+            Self::Alerts => alert_schema(),
+            Self::Windows => {
+                let flags =
+                    [Field::new("late", DataType::Int64, false), Field::new("provisional", DataType::Boolean, false)];
+                let [late, provisional] = flags;
+                let fields =
+                    [text("name", false), stamp("window_start", false), stamp("window_end", false), late, provisional];
+                Arc::new(ArrowSchema::new(fields.to_vec()))
+            }
+        }
+    }
 }
 
 /// How rows of one table are laid out.

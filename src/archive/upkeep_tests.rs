@@ -220,7 +220,7 @@ fn changes_are_folded_and_nothing_is_forgotten() {
     let store = super::folder::Folder::new(root.path().to_owned());
     let read = super::catalogue::Catalogue::read(&store, &super::chain::Keys::new("auto")).unwrap();
     assert_eq!(read, upkeep.catalogue);
-    assert_eq!(super::catalogue::live_files(&store).unwrap().len(), 1);
+    assert_eq!(super::live::live_in(&store).unwrap().files.len(), 1);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod generate;
 mod kafka;
 mod load;
 mod nats;
+mod query;
 mod report;
 mod retain;
 mod run;
@@ -41,6 +42,8 @@ enum Command {
     Run(run::Args),
     /// Validates pipeline files and prints every mistake with line, column and remedy.
     Check(check::Args),
+    /// Answers SQL over an archive: logs, dead letters, window results, alerts.
+    Query(query::Args),
     /// Proves from an archive alone that each position is there exactly once, and names what is wrong.
     Verify(verify::Args),
     /// Makes large files of an archive's small ones, while others read it.
@@ -62,6 +65,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::run(&args, clock),
         Command::Check(args) => check::run(&args, clock),
+        Command::Query(args) => query::run(&args, &clock),
         Command::Verify(args) => verify::run(&args),
         Command::Compact(args) => compact::run(&args, &clock),
         Command::Retain(args) => retain::run(&args, &clock),

@@ -22,3 +22,4 @@ mod kafka;
 mod bucket;
 mod demo;
 mod nats;
+mod query;
