@@ -70,6 +70,10 @@ pub(super) async fn groups(footers: &Footers, file: &ObjectMeta, wanted: &[Wante
             }
         }
     }
+    if kept.contains(&true) {
+        // What is wanted is in few rows.
+        footers.read_pages(file).await?;
+    }
     Ok(Some(kept))
 }
 

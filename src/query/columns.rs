@@ -41,10 +41,19 @@ impl Footers {
     }
 
     pub(super) async fn read(&self, file: &ObjectMeta) -> Result<Arc<ParquetMetaData>> {
+        self.fetch(file, PageIndexPolicy::Skip).await
+    }
+
+    /// Reads where each page of a file is, too, so that a scan can read the pages of single rows. It is kept with the footer.
+    pub(super) async fn read_pages(&self, file: &ObjectMeta) -> Result<()> {
+        self.fetch(file, PageIndexPolicy::Optional).await.map(drop)
+    }
+
+    async fn fetch(&self, file: &ObjectMeta, pages: PageIndexPolicy) -> Result<Arc<ParquetMetaData>> {
         let reading = DFParquetMetadata::new(self.store.as_ref(), file)
             .with_file_metadata_cache(Some(Arc::clone(&self.cache)))
             .with_metadata_size_hint(Some(self.hint(file.size)))
-            .with_page_index_policy(Some(PageIndexPolicy::Skip));
+            .with_page_index_policy(Some(pages));
         reading.fetch_metadata().await
     }
 

@@ -58,7 +58,8 @@ pub(super) fn translate(error: &DataFusionError, sql: &str, names: &Names, memor
     match innermost(error) {
         DataFusionError::SchemaError(error, _) => of_schema(error, sql),
         DataFusionError::ResourcesExhausted(message) => {
-            QueryError::Memory(memory, first_line(message).trim_end_matches('.').to_owned())
+            let said = message.split(" with top memory consumers").next().unwrap_or(message);
+            QueryError::Memory(memory, lower_first(first_line(said).trim_end_matches('.')))
         }
         DataFusionError::ObjectStore(error) => of_store(error),
         DataFusionError::External(error) => match error.downcast_ref::<object_store::Error>() {

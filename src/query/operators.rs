@@ -7,6 +7,7 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::functions::core::expr_fn::nullif;
 use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, cast, lit};
@@ -63,7 +64,13 @@ impl AnalyzerRule for Times {
             if schema.fields().is_empty() {
                 return Ok(Transformed::no(plan));
             }
-            plan.map_expressions(|expr| expr.transform_up(|expr| Ok(to_the_second(expr, &schema))))
+            // Who refers to a column by what it was computed from finds it as it was written.
+            let names = NamePreserver::new(&plan);
+            plan.map_expressions(|expr| {
+                let name = names.save(&expr);
+                let expr = expr.transform_up(|expr| Ok(to_the_second(expr, &schema)))?;
+                Ok(expr.update_data(|expr| name.restore(expr)))
+            })
         })
         .data()
     }

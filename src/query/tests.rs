@@ -272,6 +272,10 @@ fn functions_mean_what_they_say() {
             "2026-05-06T00:05:00Z true",
         ),
         ("select count(*) filter (where status >= 500) / count(*) as rate from logs", "0.5"),
+        (
+            "select case when ts < '2026-05-06 03:00' then 'before' else 'after' end as side, count(*) from logs where ts between '2026-05-06 02:00' and '2026-05-06T04:00' group by 1 order by 1",
+            "after 3601",
+        ),
         ("select sum(status) from logs where date = '2026-05-06' group by date", "7560000"),
         (
             "with x as (select path, row_number() over (partition by path order by ts) as k from logs) select count(*) from x where k = 1",

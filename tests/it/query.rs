@@ -114,11 +114,11 @@ fn results_read_back() {
     let folder = temporary();
     let archive = archive(folder.path(), "5000");
     let sql = "select ts, path, status, latency_ms, q, attributes, date from logs order by ts, request_id";
-    for (format, reader) in [("csv", "read_csv"), ("json", "read_json"), ("parquet", "read_parquet")] {
+    for (format, options) in [("csv", ", allow_quoted_nulls = false"), ("json", ""), ("parquet", "")] {
         let file = folder.path().join(format!("x.{format}"));
         assert_exit(&ask(&archive, &[sql, "--format", format, "-o", file.to_str().unwrap()]), 0);
         let script = format!(
-            "import duckdb; print(*duckdb.sql(\"select count(*), count(path), sum(status)::bigint, round(sum(latency_ms), 3), count(q) from {reader}('{}')\").fetchone())",
+            "import duckdb; print(*duckdb.sql(\"select count(*), count(path), sum(status)::bigint, round(sum(latency_ms), 3), count(q) from read_{format}('{}'{options})\").fetchone())",
             file.display()
         );
         let read = python().args(["-c", &script]).output().unwrap();
