@@ -70,7 +70,8 @@ pub fn pipelines(url: &str) -> Result<Vec<String>, ArchiveError> {
 /// Makes large files of the small ones of one pipeline, or finds out which; tells `report` of each.
 ///
 /// # Errors
-/// When the archive cannot be read or written, or another headrig is at it. What was done by then is done.
+/// When the archive cannot be read or written, or another headrig is at it. What was done by then is done; what stands in the way
+/// of one folder doesn't stand in that of others, and the first such error comes last.
 pub fn compact(
     url: &str,
     pipeline: &str,
@@ -80,17 +81,26 @@ pub fn compact(
 ) -> Result<(), ArchiveError> {
     let mut upkeep = open(url, pipeline, round)?;
     begin(&mut upkeep, pipeline, round)?;
+    let mut failed = None;
     for job in upkeep.jobs(config, round.now) {
         let mut step = step(pipeline, "compact", &job.files);
         if !round.dry_run {
-            step.done = Some(upkeep.compact(&job, round.now, &|| true)?.ok_or_else(|| busy(pipeline))?);
+            match upkeep.compact(&job, round.now, &|| true) {
+                Ok(done) => step.done = Some(done.ok_or_else(|| busy(pipeline))?),
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    // Where the change was put before it failed, it is finished here.
+                    begin(&mut upkeep, pipeline, round)?;
+                    continue;
+                }
+            }
         }
         report(step);
     }
     if !round.dry_run {
         upkeep.sweep(config.grace, round.now)?;
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Lets go what is old, or finds out what that is; tells `report` of each partition.
