@@ -20,7 +20,7 @@ const NULL: &str = "∅";
 pub(super) struct Grid {
     out: Box<dyn Write + Send>,
     screen: Option<Screen>,
-    schema: Option<SchemaRef>,
+    schema: SchemaRef,
     first: Vec<Vec<String>>,
     /// Rows behind those, as many as are shown from the end.
     last: VecDeque<Vec<String>>,
@@ -28,8 +28,8 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    pub(super) fn new(out: Box<dyn Write + Send>, screen: Option<Screen>) -> Self {
-        Self { out, screen, schema: None, first: Vec::new(), last: VecDeque::new(), rows: 0 }
+    pub(super) fn new(out: Box<dyn Write + Send>, schema: SchemaRef, screen: Option<Screen>) -> Self {
+        Self { out, screen, schema, first: Vec::new(), last: VecDeque::new(), rows: 0 }
     }
 
     fn keep(&mut self, row: Vec<String>) {
@@ -46,7 +46,7 @@ impl Grid {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        let Some(schema) = self.schema.clone() else { return Ok(()) };
+        let schema = SchemaRef::clone(&self.schema);
         let names: Vec<String> = schema.fields().iter().map(|field| clean(field.name())).collect();
         let skipped = self.rows - self.first.len() - self.last.len();
         let skipped = if skipped > 0 {
@@ -151,7 +151,6 @@ fn is_number(kind: &DataType) -> bool {
 
 impl Printer for Grid {
     fn rows(&mut self, rows: &RecordBatch) -> Result<(), QueryError> {
-        self.schema.get_or_insert_with(|| rows.schema());
         let options = FormatOptions::new().with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f"));
         let formatters = rows.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options));
         let formatters: Vec<_> = formatters.collect::<Result<_, _>>().map_err(io::Error::other)?;

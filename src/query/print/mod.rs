@@ -58,7 +58,7 @@ pub fn printer(
     screen: Option<Screen>,
 ) -> Result<Box<dyn Printer>, QueryError> {
     Ok(match format {
-        Format::Table => Box::new(grid::Grid::new(out, screen)),
+        Format::Table => Box::new(grid::Grid::new(out, schema.clone(), screen)),
         Format::Csv => Box::new(csv::Csv::begin(out, schema)?),
         Format::Json => Box::new(Lines(WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(out))),
         Format::Parquet => {
@@ -183,5 +183,7 @@ mod tests {
         assert_eq!(shown.lines().count(), 2 + 5 + 1, "{shown}");
         let tiny = text(check(Format::Table, Some(Screen { width: 14, rows: 2 }), &many));
         assert!(tiny.contains("columns are not shown"), "{tiny}");
+        let none = text(check(Format::Table, Some(Screen { width: 60, rows: 2 }), &[rows().slice(0, 0)]));
+        assert!(none.starts_with(" ts │ n │ x │ text \n") && none.ends_with("┼──────\n0 rows\n"), "{none}");
     }
 }
