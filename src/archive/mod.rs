@@ -47,8 +47,10 @@ mod instance;
 mod partition;
 mod patience;
 mod plan;
+mod profile;
 mod seal;
 mod sealing;
+mod settings;
 mod staging;
 mod store;
 mod table;
@@ -61,6 +63,7 @@ pub use error::ArchiveError;
 pub use instance::{Instance, InstanceError};
 pub use patience::Patience;
 pub use plan::{ArchivePlan, Identified, Opened, Sealed, Sealing, Sharing};
+pub use settings::StoreConfig;
 pub use table::Kind;
 #[cfg(test)]
 pub(crate) use verify::verify_in;
@@ -80,8 +83,10 @@ use std::num::NonZeroU64;
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// `file:///absolute/folder`, or a folder relative to the working directory.
+    /// `file:///absolute/folder`, a folder relative to the working directory, or a bucket: `s3://logs/app`, `gs://…`, `az://…`.
     pub url: Located<String>,
+    /// Settings of the bucket. What isn't said here is the environment's.
+    pub store: Option<Located<StoreConfig>>,
     /// Hive partitions, outermost first: `date` and `hour` (of `ts`, in UTC) or text columns. Default `[date]`.
     #[serde(default = "default_partitions")]
     pub partition_by: Vec<Located<String>>,

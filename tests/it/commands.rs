@@ -41,6 +41,7 @@ fn check_accepts_what_is_shipped_and_prints_json_on_request() {
         "pipelines/fly.yaml",
         "pipelines/fly-nats.yaml",
         "pipelines/kafka.yaml",
+        "pipelines/s3.yaml",
     ];
     assert_exit(&headrig().arg("check").args(files).output().unwrap(), 0);
     let output = headrig().args(["check", "--format", "json"]).args(files).output().unwrap();
