@@ -121,6 +121,18 @@ impl<T: JsonSchema> JsonSchema for Located<T> {
     }
 }
 
+/// A text that is shown nowhere.
+#[derive(Clone, serde::Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(transparent)]
+pub struct Secret(pub(crate) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
 /// A mapping in the order in which it was written, with the place of each key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entries<T>(pub Vec<(Located<String>, T)>);

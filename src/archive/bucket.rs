@@ -1,13 +1,14 @@
 //! An archive in a bucket of an object store: Amazon S3 and what speaks its protocol, Google Cloud Storage, Azure.
 //!
 //! Through `object_store`, which knows how each does put-if-absent, tries again with growing pauses for twenty seconds (what comes then: `patience.rs`), and
-//! finds credentials in the environment (`AWS_…`, `GOOGLE_…`, `AZURE_…`), of a web identity or of the machine. Files go up in
+//! finds credentials in the settings (`settings.rs`), of a web identity or of the machine. Files go up in
 //! parts and are there only when whole. Placing is a copy on the server, and then the staged object is removed.
 //!
 //! Calls come from threads that may or may not belong to a runtime, so requests run on a runtime of the bucket's own and the
 //! caller waits for their answers.
 
 use super::ArchiveError;
+use super::settings::{self, Settings, StoreConfig};
 use super::store::{Placement, Store};
 use crate::limits;
 use futures::future::BoxFuture;
@@ -17,7 +18,11 @@ use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path as Key;
-use object_store::{BackoffConfig, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutPayload, RetryConfig};
+use object_store::{
+    BackoffConfig, Certificate, ClientOptions, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutPayload,
+    RetryConfig,
+};
+use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -31,7 +36,6 @@ use url::Url;
 const PART_BYTES: usize = 8 << 20;
 
 /// Prefix in a bucket.
-#[derive(Debug)]
 pub(crate) struct Bucket {
     url: Url,
     root: Key,
@@ -40,22 +44,33 @@ pub(crate) struct Bucket {
     runtime: Option<Runtime>,
 }
 
+impl fmt::Debug for Bucket {
+    /// Without the client, which holds credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bucket").field("url", &self.url.as_str()).finish_non_exhaustive()
+    }
+}
+
 type Answer<T> = Result<T, object_store::Error>;
 
 impl Bucket {
     /// Makes a client for the bucket; nothing is asked of it yet. Settings and credentials are the environment's.
     pub(crate) fn connect(url: &Url) -> Result<Self, ArchiveError> {
-        let (store, root) = Self::client(url)?;
+        Self::connect_with(url, None)
+    }
+
+    /// As [`Self::connect`], with settings that come before the environment's.
+    pub(crate) fn connect_with(url: &Url, file: Option<&StoreConfig>) -> Result<Self, ArchiveError> {
+        let (store, root) = Self::client(url, file)?;
         Self::over(url.clone(), store, root)
     }
 
     /// The store's client and the prefix in its bucket.
-    pub(crate) fn client(url: &Url) -> Result<(Arc<dyn ObjectStore>, Key), ArchiveError> {
-        let settings = std::env::vars()
-            .filter(|(name, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix)));
-        let settings = settings.map(|(name, value)| (name.to_ascii_lowercase(), value));
+    pub(crate) fn client(url: &Url, file: Option<&StoreConfig>) -> Result<(Arc<dyn ObjectStore>, Key), ArchiveError> {
+        let settings = settings::resolve(url, file, &settings::environment())?;
+        let options = options(&settings)?;
         let failed = |cause| ArchiveError::Store { action: "use", key: url.to_string(), cause: Box::new(cause) };
-        client(url, settings.collect()).map_err(failed)
+        client(url, settings, options).map_err(failed)
     }
 
     /// A bucket over a store that is there already.
@@ -251,20 +266,35 @@ impl Store for Bucket {
     }
 }
 
+/// Trusts the authorities that the settings name, besides the system's.
+fn options(settings: &Settings) -> Result<ClientOptions, ArchiveError> {
+    let Some(file) = &settings.ca else { return Ok(ClientOptions::new()) };
+    let failed = |why: String| ArchiveError::Setting {
+        what: format!("use the certificates in {file}: {why}"),
+        hint: "name a file with certificates in PEM, in `archive.store.ca` or AWS_CA_BUNDLE".to_owned(),
+    };
+    let text = std::fs::read(file).map_err(|error| failed(error.to_string()))?;
+    let certificates = Certificate::from_pem_bundle(&text).map_err(|error| failed(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(failed("there are none".to_owned()));
+    }
+    Ok(certificates.into_iter().fold(ClientOptions::new(), ClientOptions::with_root_certificate))
+}
+
 /// A client for the store that `url` names, and the prefix in it. A setting that isn't the store's is passed over.
-fn client(url: &Url, settings: Vec<(String, String)>) -> Answer<(Arc<dyn ObjectStore>, Key)> {
+fn client(url: &Url, settings: Settings, options: ClientOptions) -> Answer<(Arc<dyn ObjectStore>, Key)> {
     let (scheme, prefix) = ObjectStoreScheme::parse(url)?;
     // By time alone: how soon a dead server answers "no" says nothing about when it is back.
     let backoff = BackoffConfig { max_backoff: Duration::from_secs(2), ..BackoffConfig::default() };
     let retry = RetryConfig { max_retries: usize::MAX, retry_timeout: limits::STORE_RETRY.to_std(), backoff };
     macro_rules! build {
         ($builder:ty) => {{
-            let builder = <$builder>::new().with_url(url.as_str()).with_retry(retry);
+            let builder = <$builder>::new().with_url(url.as_str()).with_retry(retry).with_client_options(options);
             let set = |builder: $builder, (name, value): (String, String)| match name.parse() {
                 Ok(name) => builder.with_config(name, value),
                 Err(_) => builder,
             };
-            Arc::new(settings.into_iter().fold(builder, set).build()?) as Arc<dyn ObjectStore>
+            Arc::new(settings.pairs.into_iter().fold(builder, set).build()?) as Arc<dyn ObjectStore>
         }};
     }
     let store = match scheme {

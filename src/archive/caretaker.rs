@@ -6,7 +6,7 @@
 use super::compact::Job;
 use super::retain::{self, Fate};
 use super::upkeep::{Done, Upkeep};
-use super::{ArchiveError, CompactConfig, Config, KeepConfig, RetainConfig};
+use super::{ArchiveError, CompactConfig, Config, KeepConfig, RetainConfig, StoreConfig};
 use crate::limits;
 use crate::telemetry::metrics::SelfMetrics;
 use crate::time::EventTime;
@@ -20,6 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 #[derive(Debug, Clone)]
 pub struct Care {
     pub(super) url: String,
+    pub(super) store: Option<StoreConfig>,
     pub(super) pipeline: String,
     pub(super) compact: CompactConfig,
     /// Whether somebody has written `compact:`, so that it is wanted even where readers can see it happen.
@@ -36,6 +37,7 @@ impl Config {
     pub fn care(&self, pipeline: &str, data_dir: PathBuf, memory_bytes: u64) -> Care {
         Care {
             url: self.url.value.clone(),
+            store: self.settings().cloned(),
             pipeline: pipeline.to_owned(),
             compact: self.compact.as_ref().map(|compact| compact.value.clone()).unwrap_or_default(),
             wanted: self.compact.is_some(),
@@ -145,8 +147,9 @@ impl Rounds {
         let mut upkeep = match self.upkeep.take() {
             Some(upkeep) => upkeep,
             None => {
-                let Care { url, pipeline, data_dir, memory_bytes, .. } = &self.care;
-                let opened = Upkeep::open(url, pipeline, data_dir, *memory_bytes, self.clock.now())?;
+                let Care { url, store, pipeline, data_dir, memory_bytes, .. } = &self.care;
+                let place = (url.as_str(), store.as_ref());
+                let opened = Upkeep::open(place, pipeline, data_dir, *memory_bytes, self.clock.now())?;
                 if !self.care.wanted && self.care.compact.enabled && !opened.swaps() {
                     // Readers with a glob would see old and new files for a moment: only who knows that may turn it on.
                     self.care.compact.enabled = false;

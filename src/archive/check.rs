@@ -1,6 +1,7 @@
 //! `archive:` checked without touching a disk.
 
 use super::bucket::Bucket;
+use super::settings::{self, StoreConfig};
 use super::store::Store;
 use super::{ArchiveError, CompactConfig, Config, KeepConfig, Kind};
 use crate::place::{Located, Problem, did_you_mean};
@@ -28,6 +29,7 @@ impl Config {
                 self.retain.iter().filter_map(|retain| retain.of(kind)).flat_map(|keep| self.check_keep(kind, keep)),
             );
         }
+        problems.extend(self.check_store());
         if self.tables.value.is_empty() {
             let problem = self.tables.problem("cannot keep an archive without tables");
             problems
@@ -58,7 +60,7 @@ impl Config {
 
     /// Whether the bucket can be listed.
     fn probe_bucket(&self, url: &url::Url) -> Option<Problem> {
-        let tried = Bucket::connect(url).and_then(|bucket| bucket.list("_headrig").map(drop));
+        let tried = Bucket::connect_with(url, self.settings()).and_then(|bucket| bucket.list("_headrig").map(drop));
         let error = tried.err()?;
         let mut problem = self.url.problem(error.to_string());
         problem.hint = error.hint();
@@ -108,6 +110,20 @@ impl Config {
             ),
             Ok(_) => None,
         }
+    }
+
+    fn check_store(&self) -> Vec<Problem> {
+        match (&self.store, self.location()) {
+            (Some(store), Ok(Location::Folder(_))) => settings::check(store, None),
+            (Some(store), Ok(Location::Bucket(url))) => settings::check(store, Some(&url)),
+            // What the settings would have to fit is not known.
+            (None, _) | (_, Err(_)) => Vec::new(),
+        }
+    }
+
+    /// Settings of the bucket that the file gives.
+    pub(super) fn settings(&self) -> Option<&StoreConfig> {
+        self.store.as_ref().map(|store| &store.value)
     }
 
     /// Where the archive is.
@@ -224,6 +240,7 @@ mod tests {
         let config = Config {
             url: Located::nowhere(url.to_owned()),
             partition_by: partition_by.iter().map(|p| Located::nowhere((*p).to_owned())).collect(),
+            store: None,
             patience: None,
             flush: super::super::FlushConfig::default(),
             tables: Located::nowhere(crate::archive::Kind::ALL.to_vec()),

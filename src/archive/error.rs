@@ -21,7 +21,9 @@ pub enum ArchiveError {
     Taken { path: PathBuf, source_name: String, partition: String, by: String },
     #[error("cannot claim partitions of pipeline {pipeline} for {chain}: other writers are faster each time")]
     Contended { pipeline: String, chain: String },
-    #[error("cannot {action} {key}: {cause}")]
+    #[error("cannot {what}")]
+    Setting { what: String, hint: String },
+    #[error("cannot {action} {key}: {}", whole(cause))]
     Store { action: &'static str, key: String, cause: Box<object_store::Error> },
     #[error("cannot find an archive in {}: there is no folder `_headrig`", path.display())]
     None { path: PathBuf },
@@ -68,6 +70,7 @@ impl ArchiveError {
         match self {
             Self::Io { cause, path, .. } => io_hint(cause.kind(), path),
             Self::Store { cause, .. } => Some(store_hint(cause).to_owned()),
+            Self::Setting { hint, .. } => Some(hint.clone()),
             Self::Locked { .. } => {
                 Some("stop the other one, or give this pipeline another name or `archive.url`".into())
             }
@@ -142,14 +145,28 @@ impl ArchiveError {
     }
 }
 
-const CREDENTIALS: &str = "see the credentials in the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
+const CREDENTIALS: &str = "see the credentials, in `archive.store` or in the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
      GOOGLE_APPLICATION_CREDENTIALS, or AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY";
+
+/// With what lies at the bottom of it: a client says only that it could not send.
+fn whole(cause: &object_store::Error) -> String {
+    let said = cause.to_string();
+    let mut bottom: &dyn std::error::Error = cause;
+    while let Some(below) = bottom.source() {
+        bottom = below;
+    }
+    let bottom = bottom.to_string();
+    if said.contains(&bottom) { said } else { format!("{said}: {bottom}") }
+}
 
 fn store_hint(cause: &object_store::Error) -> &'static str {
     use object_store::Error as E;
-    let said = cause.to_string();
+    let said = whole(cause);
     let tells = |codes: &[&str]| codes.iter().any(|code| said.contains(code));
     match cause {
+        _ if tells(&["invalid peer certificate"]) => {
+            "trust the authority that signed the store's certificate, by `archive.store.ca`, AWS_CA_BUNDLE or SSL_CERT_FILE, and see that the certificate names the endpoint's host"
+        }
         _ if tells(&["NoSuchBucket"]) => "see that the bucket in `archive.url` exists",
         _ if tells(&["SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken"]) => CREDENTIALS,
         E::NotFound { .. } => "see that the bucket in `archive.url` exists",
@@ -157,9 +174,9 @@ fn store_hint(cause: &object_store::Error) -> &'static str {
             "let these credentials list, read, put, copy and delete objects below `archive.url`"
         }
         E::Unauthenticated { .. } => CREDENTIALS,
-        E::UnknownConfigurationKey { .. } => "see the names of the variables in the environment",
+        E::UnknownConfigurationKey { .. } => "see `archive.store` and the variables in the environment",
         _ => {
-            "it was tried for twenty seconds; see that the store can be reached (AWS_ENDPOINT and AWS_REGION for S3), and start again: nothing that was sealed is lost"
+            "it was tried for twenty seconds; see that the store can be reached (`archive.store`, or AWS_ENDPOINT and AWS_REGION for S3), and start again: nothing that was sealed is lost"
         }
     }
 }

@@ -81,7 +81,7 @@ pub fn objects(url: &str) -> Result<Arc<dyn ObjectStore>, ArchiveError> {
     match check::location_of(url)? {
         Location::Folder(root) => Ok(Arc::new(LocalFileSystem::new_with_prefix(root).map_err(failed)?)),
         Location::Bucket(url) => {
-            let (store, root) = Bucket::client(&url)?;
+            let (store, root) = Bucket::client(&url, None)?;
             Ok(Arc::new(PrefixStore::new(store, root)))
         }
     }

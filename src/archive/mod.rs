@@ -57,6 +57,7 @@ mod offline;
 mod partition;
 mod patience;
 mod plan;
+mod profile;
 mod retain;
 #[cfg(test)]
 mod retain_tests;
@@ -64,6 +65,7 @@ mod rewrite;
 mod runs;
 mod seal;
 mod sealing;
+mod settings;
 mod staging;
 mod store;
 mod swap;
@@ -84,6 +86,7 @@ pub use offline::{Round, Step, compact, pipelines, retain};
 pub use partition::is_cut;
 pub use patience::Patience;
 pub use plan::{ArchivePlan, Claimed, Identified, Opened, PartState, Sealed, Sealing, Sharing};
+pub use settings::StoreConfig;
 pub use table::Kind;
 pub use upkeep::Done;
 #[cfg(test)]
@@ -107,8 +110,10 @@ use std::num::{NonZeroU64, NonZeroUsize};
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// `file:///absolute/folder`, or a folder relative to the working directory.
+    /// `file:///absolute/folder`, a folder relative to the working directory, or a bucket: `s3://logs/app`, `gs://…`, `az://…`.
     pub url: Located<String>,
+    /// Settings of the bucket. What isn't said here is the environment's.
+    pub store: Option<Located<StoreConfig>>,
     /// Hive partitions, outermost first: `date` and `hour` (of `ts`, in UTC) or text columns. Default `[date]`.
     #[serde(default = "default_partitions")]
     pub partition_by: Vec<Located<String>>,

@@ -4,8 +4,8 @@ use super::caretaker::Care;
 use super::compact::Job;
 use super::retain::{self, Fate};
 use super::staging::StagedFile;
-use super::upkeep::{Done, Upkeep, store_at};
-use super::{ArchiveError, CompactConfig, Kind, RetainConfig};
+use super::upkeep::{Done, Upkeep, store_at, store_with};
+use super::{ArchiveError, CompactConfig, Kind, RetainConfig, StoreConfig};
 use crate::time::EventTime;
 use std::path::PathBuf;
 
@@ -79,7 +79,7 @@ pub fn compact(
     round: &Round,
     report: &mut dyn FnMut(Step),
 ) -> Result<(), ArchiveError> {
-    let mut upkeep = open(url, pipeline, round)?;
+    let mut upkeep = open((url, None), pipeline, round)?;
     begin(&mut upkeep, pipeline, round)?;
     let mut failed = None;
     for job in upkeep.jobs(config, round.now) {
@@ -108,7 +108,7 @@ pub fn compact(
 /// # Errors
 /// As [`compact`], and when the clock cannot be believed.
 pub fn retain(care: &Care, round: &Round, report: &mut dyn FnMut(Step)) -> Result<(), ArchiveError> {
-    let mut upkeep = open(&care.url, &care.pipeline, round)?.with_audit(care.audit);
+    let mut upkeep = open((&care.url, care.store.as_ref()), &care.pipeline, round)?.with_audit(care.audit);
     begin(&mut upkeep, &care.pipeline, round)?;
     if !round.trust_clock {
         retain::believe(upkeep.files(), round.now)?;
@@ -144,6 +144,7 @@ impl Care {
     pub fn of_archive(url: &str, pipeline: &str, retain: RetainConfig, memory_bytes: u64) -> Self {
         Self {
             url: url.to_owned(),
+            store: None,
             pipeline: pipeline.to_owned(),
             compact: CompactConfig::default(),
             wanted: true,
@@ -155,11 +156,12 @@ impl Care {
     }
 }
 
-fn open(url: &str, pipeline: &str, round: &Round) -> Result<Upkeep, ArchiveError> {
-    if store_at(url)?.list(&format!("_headrig/{pipeline}"))?.is_empty() {
-        return Err(ArchiveError::None { path: url.into() });
+fn open(place: (&str, Option<&StoreConfig>), pipeline: &str, round: &Round) -> Result<Upkeep, ArchiveError> {
+    // First: nothing is made where no archive is.
+    if store_with(place.0, place.1)?.list(&format!("_headrig/{pipeline}"))?.is_empty() {
+        return Err(ArchiveError::None { path: place.0.into() });
     }
-    Upkeep::open(url, pipeline, &round.scratch, round.memory_bytes, round.now)
+    Upkeep::open(place, pipeline, &round.scratch, round.memory_bytes, round.now)
 }
 
 fn begin(upkeep: &mut Upkeep, pipeline: &str, round: &Round) -> Result<(), ArchiveError> {

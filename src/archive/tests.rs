@@ -50,6 +50,7 @@ pub(super) fn plan(root: &Path, partition_by: &[&str]) -> ArchivePlan {
             url: Located::nowhere(root.to_str().unwrap().to_owned()),
             partition_by: partition_by.iter().map(|p| Located::nowhere((*p).to_owned())).collect(),
             flush: FlushConfig::default(),
+            store: None,
             patience: None,
             tables: Located::nowhere(crate::archive::Kind::ALL.to_vec()),
             compact: None,

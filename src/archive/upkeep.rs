@@ -19,7 +19,7 @@ use super::rewrite::{Rewriting, Written};
 use super::staging::StagedFile;
 use super::store::Store;
 use super::writer::try_lock;
-use super::{ArchiveError, ColdConfig, CompactConfig, RetainConfig};
+use super::{ArchiveError, ColdConfig, CompactConfig, RetainConfig, StoreConfig};
 use super::{disk, table};
 use crate::time::{EventTime, Span};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,12 +62,12 @@ pub(crate) struct Upkeep {
 }
 
 impl Upkeep {
-    /// For the archive at `url`. Files are written below `data_dir` when it is a bucket.
+    /// For the archive at `url`, with the settings of its bucket. Files are written below `data_dir` when it is one.
     ///
     /// # Errors
     /// When there is none, or folders can't be made.
     pub(crate) fn open(
-        url: &str,
+        (url, settings): (&str, Option<&StoreConfig>),
         pipeline: &str,
         data_dir: &Path,
         memory_bytes: u64,
@@ -78,7 +78,7 @@ impl Upkeep {
             Location::Folder(root) => (Arc::new(Folder::new(root.clone())), root.join(keys.staging(HOME))),
             Location::Bucket(url) => {
                 let folder = data_dir.join("archive").join(file_name(pipeline)).join(HOME);
-                (Arc::new(Bucket::connect(&url)?), folder)
+                (Arc::new(Bucket::connect_with(&url, settings)?), folder)
             }
         };
         disk::make_folder(&scratch)?;
@@ -447,10 +447,15 @@ fn cold_at(known: &mut BTreeMap<String, Arc<dyn Store>>, url: &str) -> Result<Ar
     Ok(store)
 }
 
-/// The place at `url`.
+/// The place at `url`, with the environment's settings.
 pub(super) fn store_at(url: &str) -> Result<Arc<dyn Store>, ArchiveError> {
+    store_with(url, None)
+}
+
+/// The place at `url`, with the settings of a bucket.
+pub(super) fn store_with(url: &str, settings: Option<&StoreConfig>) -> Result<Arc<dyn Store>, ArchiveError> {
     Ok(match location_of(url)? {
         Location::Folder(root) => Arc::new(Folder::new(root)),
-        Location::Bucket(url) => Arc::new(Bucket::connect(&url)?),
+        Location::Bucket(url) => Arc::new(Bucket::connect_with(&url, settings)?),
     })
 }

@@ -17,8 +17,14 @@ pub(super) fn config() -> CompactConfig {
 }
 
 pub(super) fn upkeep(root: &Path) -> Upkeep {
-    Upkeep::open(root.to_str().unwrap(), "auto", Path::new("/nowhere"), 4_000_000, EventTime::from_micros(START))
-        .unwrap()
+    Upkeep::open(
+        (root.to_str().unwrap(), None),
+        "auto",
+        Path::new("/nowhere"),
+        4_000_000,
+        EventTime::from_micros(START),
+    )
+    .unwrap()
 }
 
 /// An archive with `seals` seals of 6 rows each: 3 of one day and 3 of the next.

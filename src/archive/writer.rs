@@ -147,7 +147,7 @@ impl Archive {
         disk::make_folder(&scratch)?;
         // Of two daemons over one data folder; of others only the chain keeps one out.
         let lock = lock(&lock_path)?;
-        let bucket = Bucket::connect(url)?;
+        let bucket = Bucket::connect_with(url, plan.config.settings())?;
         let place = Place { store: Arc::new(bucket), keys, scratch, lock: None };
         let mut opened = Self::open_at(place, plan, writer_started)?;
         opened.0.scratch_lock = Some(lock);

@@ -49,6 +49,7 @@ fn plan(root: &Path, partition_by: &[&str], newer: bool) -> ArchivePlan {
             flush: FlushConfig::default(),
             tables: Located::nowhere(Kind::ALL.to_vec()),
             patience: None,
+            store: None,
             compact: None,
             retain: None,
             audit: false,

@@ -46,7 +46,7 @@ pub use kafka::{BrokerError, Publisher, Repartition, RepartitionConfig};
 pub use outlet::{Buffers, Closed, Outlet};
 pub use spool::SpoolError;
 
-use crate::place::{Located, Problem};
+use crate::place::{Located, Problem, Secret};
 use crate::record::raw::{PartitionId, RawBatch};
 use crate::record::receipt::{Checkpoint, PartitionPosition};
 use crate::telemetry::metrics::SelfMetrics;
@@ -302,16 +302,4 @@ pub struct TlsConfig {
     pub key: Option<Located<String>>,
     /// What `key` is encrypted with.
     pub key_password: Option<Secret>,
-}
-
-/// A text that is shown nowhere.
-#[derive(Clone, Deserialize, JsonSchema)]
-#[serde(transparent)]
-#[schemars(transparent)]
-pub struct Secret(pub(crate) String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
 }

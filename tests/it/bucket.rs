@@ -16,18 +16,25 @@ pub struct Minio {
     port: u16,
     /// Where it keeps its buckets.
     pub folder: PathBuf,
+    /// The authority that signed its certificate, where it has one.
+    ca: Option<PathBuf>,
 }
 
 impl Minio {
     /// `None` where MinIO could not be built, which tests/run.sh says in its last lines.
     pub fn start(folder: &Path) -> Option<Self> {
+        Self::start_with(folder, false)
+    }
+
+    fn start_with(folder: &Path, tls: bool) -> Option<Self> {
         if std::env::var("HEADRIG_MINIO").is_ok_and(|way| way == "none") {
             return None;
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let ca = tls.then(|| certify(&folder.join("certs")));
         let folder = folder.join("minio");
-        let child = spawn(port, &folder);
-        Some(Self { child, port, folder })
+        let child = spawn(port, &folder, ca.as_deref());
+        Some(Self { child, port, folder, ca })
     }
 
     fn kill(&mut self) {
@@ -36,30 +43,62 @@ impl Minio {
     }
 
     fn start_again(&mut self) {
-        self.child = spawn(self.port, &self.folder);
+        self.child = spawn(self.port, &self.folder, self.ca.as_deref());
+    }
+
+    fn endpoint(&self) -> String {
+        format!("{}://127.0.0.1:{}", if self.ca.is_some() { "https" } else { "http" }, self.port)
     }
 
     /// headrig with this server in its environment.
     pub fn headrig(&self) -> Command {
         let mut command = headrig();
-        command.env("AWS_ENDPOINT", format!("http://127.0.0.1:{}", self.port)).env("AWS_ALLOW_HTTP", "true");
+        command.env("AWS_ENDPOINT", self.endpoint()).env("AWS_ALLOW_HTTP", "true");
         command.env("AWS_ACCESS_KEY_ID", "headrig").env("AWS_SECRET_ACCESS_KEY", "headrig-secret");
         command.env("AWS_REGION", "us-east-1");
         command
     }
 
     pub fn make_bucket(&self, name: &str) {
-        let url = format!("http://127.0.0.1:{}/{name}", self.port);
-        let signed = ["--aws-sigv4", "aws:amz:us-east-1:s3", "--user", "headrig:headrig-secret"];
-        let made =
-            || Command::new("curl").args(["-sf", "-X", "PUT"]).args(signed).arg(&url).status().unwrap().success();
-        until(PATIENCE, made);
+        until(PATIENCE, || self.curl(&["-X", "PUT"], name).status.success());
+    }
+
+    /// A signed request.
+    fn curl(&self, options: &[&str], path: &str) -> Output {
+        let mut command = Command::new("curl");
+        command.args(["-sf", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user", "headrig:headrig-secret"]);
+        if let Some(ca) = &self.ca {
+            command.arg("--cacert").arg(ca);
+        }
+        command.args(options).arg(format!("{}/{path}", self.endpoint())).output().unwrap()
     }
 }
 
-fn spawn(port: u16, folder: &Path) -> Child {
+/// An authority, and a certificate of it for the server; returns the authority's.
+fn certify(folder: &Path) -> PathBuf {
+    fs::create_dir_all(folder).unwrap();
+    let openssl = |arguments: &str| {
+        let made = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().unwrap();
+        assert_exit(&made, 0);
+    };
+    let new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
+    openssl(&format!("{new} -keyout ca.key -out ca.pem -subj /CN=headrig-tests"));
+    openssl(&format!("{new} -keyout other.key -out other.pem -subj /CN=somebody-else"));
+    openssl(&format!(
+        "{new} -CA ca.pem -CAkey ca.key -keyout private.key -out public.crt -subj /CN=minio \
+         -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE"
+    ));
+    folder.join("ca.pem")
+}
+
+fn spawn(port: u16, folder: &Path, ca: Option<&Path>) -> Child {
     let mut command = Command::new(project().join("tests/servers/minio.sh"));
-    command.arg(port.to_string()).arg(folder).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .arg(port.to_string())
+        .arg(folder)
+        .args(ca.and_then(Path::parent))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     until(PATIENCE, || TcpStream::connect(("127.0.0.1", port)).is_ok());
     assert!(child.try_wait().unwrap().is_none(), "MinIO is missing or doesn't start");
@@ -183,4 +222,68 @@ fn what_is_wrong_with_a_bucket_is_told() {
     let nothing = minio.headrig().args(["verify", "s3://logs/app"]).output().unwrap();
     assert_exit(&nothing, 1);
     says(&nothing, &["cannot find an archive in s3://logs/app"]);
+}
+
+/// Settings in the file are enough, and secrets among them are told to nobody.
+#[test]
+fn a_store_with_a_certificate_of_its_own_is_reached_by_the_settings_in_the_file() {
+    let folder = temporary();
+    let Some(minio) = Minio::start_with(folder.path(), true) else { return };
+    minio.make_bucket("logs");
+    assert_exit(
+        &headrig()
+            .args(["generate", "--events", "3000", "--output"])
+            .arg(folder.path().join("in.ndjson"))
+            .output()
+            .unwrap(),
+        0,
+    );
+    let certs = folder.path().join("certs");
+    let run = |ca: &str, more: &str| {
+        let file = prepare(folder.path(), "s3://logs/app");
+        let store = format!("store: {{ endpoint: \"{}\", region: us-east-1, {ca}{more} }}, flush", minio.endpoint());
+        fs::write(&file, fs::read_to_string(&file).unwrap().replace("flush", &store)).unwrap();
+        let mut command = headrig();
+        command.args(["run", "--once", "--data-dir"]).arg(folder.path().join("data")).arg(&file);
+        // What is in the environment gives way.
+        command.env("HEADRIG_LOG", "trace").env("AWS_ACCESS_KEY_ID", "nobody").env("AWS_SECRET_ACCESS_KEY", "nothing");
+        command.env("KEY", "headrig-secret");
+        command
+    };
+    let keys = "access_key_id: headrig, secret_access_key: \"${KEY}\"";
+    let ca = |name: &str| format!("ca: \"{}\", ", certs.join(name).display());
+    let wrong = run(&ca("other.pem"), keys).output().unwrap();
+    assert_exit(&wrong, 1);
+    says(
+        &wrong,
+        &["invalid peer certificate: UnknownIssuer", "trust the authority that signed the store's certificate"],
+    );
+    let none = run(&ca("nowhere.pem"), keys).output().unwrap();
+    assert_exit(&none, 1);
+    says(&none, &["cannot use the certificates in ", "nowhere.pem: No such file", "archive.store.ca"]);
+    let right = run(&ca("ca.pem"), keys).output().unwrap();
+    assert_exit(&right, 0);
+    for output in [&wrong, &right] {
+        assert!(!text(&output.stderr).contains("headrig-secret"), "{}", text(&output.stderr));
+    }
+    // What has no pipeline file has the environment: a profile, and the authority's certificate.
+    let aws = folder.path().join("credentials");
+    fs::write(
+        &aws,
+        "[tests]\naws_access_key_id = headrig\naws_secret_access_key = headrig-secret\nregion = us-east-1\n",
+    )
+    .unwrap();
+    let verify = |profile: &str| {
+        let mut command = headrig();
+        command.args(["verify", "--deep", "s3://logs/app"]).env("AWS_CA_BUNDLE", certs.join("ca.pem"));
+        command.env("AWS_ENDPOINT_URL", minio.endpoint()).env("AWS_SHARED_CREDENTIALS_FILE", &aws);
+        command.env("AWS_PROFILE", profile).output().unwrap()
+    };
+    assert_exit(&verify("tests"), 0);
+    let unknown = verify("test");
+    assert_exit(&unknown, 1);
+    says(&unknown, &["cannot find the AWS profile \"test\"", "did you mean `tests`?"]);
+    // A profile that the file names, and its keys, come before those in the environment.
+    let profile = run(&ca("ca.pem"), "profile: tests").env("AWS_SHARED_CREDENTIALS_FILE", &aws).output().unwrap();
+    assert_exit(&profile, 0);
 }

@@ -3,6 +3,7 @@
 #
 #   tests/servers/minio.sh fetch             builds it once, into target/servers (needs Go; some minutes)
 #   tests/servers/minio.sh PORT FOLDER       becomes the server; user `headrig`, password `headrig-secret`. It is stopped by the id of this process.
+#   tests/servers/minio.sh PORT FOLDER CERTS the same over TLS, with public.crt and private.key of that folder
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 target="${CARGO_TARGET_DIR:-target}"
@@ -18,4 +19,4 @@ if [ "$1" = fetch ]; then
 fi
 [ -x "$server" ] || { echo "MinIO is missing: start the tests by tests/run.sh" >&2; exit 1; }
 export MINIO_ROOT_USER=headrig MINIO_ROOT_PASSWORD=headrig-secret MINIO_BROWSER=off
-exec "$server" server --quiet --address "127.0.0.1:$1" "$2"
+exec "$server" server --quiet --address "127.0.0.1:$1" ${3:+--certs-dir "$3"} "$2"
