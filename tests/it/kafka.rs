@@ -495,7 +495,8 @@ fn a_wrong_setting_is_named() {
         (&sasl, login("SCRAM-SHA-512", "wrong"), vec!["cannot log in", "SCRAM-SHA-512", "hint: see `sasl`"]),
         (&sasl, login("PLAIN", "wrong"), vec!["cannot log in", "hint: see `sasl`"]),
         (&plain, good.clone(), vec!["cannot", "hint:"]),
-        (&plain, good_ca.clone(), vec!["cannot reach", "PLAINTEXT", "hint: see that host and port"]),
+        // Whether librdkafka says "PLAINTEXT" or "closed by peer" is a matter of which end is faster.
+        (&plain, good_ca.clone(), vec!["cannot reach", "ssl://", "hint: see that host and port"]),
         (
             &tls,
             format!("{good}{}", ca(other_path.to_str().unwrap())),
