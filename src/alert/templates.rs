@@ -4,8 +4,9 @@
 //! first column that `when` names. A value that isn't there reads "no data". A template that fails on a row doesn't
 //! lose the alert: as with Prometheus, the text says what went wrong.
 
-use super::humanize::{humanize, humanize_duration, humanize_percentage, humanize_timestamp, humanize1024, title};
+use super::humanize::{humanize_timestamp, title};
 use crate::place::{Located, Problem, did_you_mean};
+use crate::units::humanize::{humanize, humanize_duration, humanize_percentage, humanize1024};
 use gotmpl::parse::{Expr, ListNode, Node, Parser, PipeNode, Pos};
 use gotmpl::{FuncMap, Template, TemplateError, Value};
 use std::collections::{BTreeMap, BTreeSet};

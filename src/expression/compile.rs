@@ -2,6 +2,7 @@
 
 use super::Expression;
 use super::names::{check_names, readable_types, type_name};
+use super::wording;
 use crate::place::{Located, Problem};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::DFSchema;
@@ -131,17 +132,22 @@ fn refuse_unmeant(sql: &Located<String>, logical: &Expr) -> Result<(), Vec<Probl
     problem.map_or(Ok(()), |problem| Err(vec![problem]))
 }
 
-/// Makes `/` between numbers a division of floats, as DuckDB does (`errors / requests` is a ratio), and a division by
-/// zero null: 0/0 is no data.
+/// `left / right` as a division of floats, as DuckDB does it (`errors / requests` is a ratio); a division by zero is
+/// null: 0/0 is no data.
+pub fn fraction(left: Expr, right: Expr) -> Expr {
+    let left = Box::new(cast(left, DataType::Float64));
+    let right = Box::new(nullif(cast(right, DataType::Float64), lit(0.0)));
+    Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right })
+}
+
+/// Makes each `/` between numbers a [`fraction`].
 fn fractional_division(logical: Expr, schema: &DFSchema) -> Result<Expr, DataFusionError> {
     logical
         .transform_up(|part| match part {
             Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right })
                 if left.get_type(schema)?.is_numeric() && right.get_type(schema)?.is_numeric() =>
             {
-                let left = Box::new(cast(*left, DataType::Float64));
-                let right = Box::new(nullif(cast(*right, DataType::Float64), lit(0.0)));
-                Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right })))
+                Ok(Transformed::yes(fraction(*left, *right)))
             }
             other => Ok(Transformed::no(other)),
         })
@@ -151,18 +157,8 @@ fn fractional_division(logical: Expr, schema: &DFSchema) -> Result<Expr, DataFus
 /// DataFusion's message without its own prefixes, at the place that it names.
 fn from_datafusion(sql: &Located<String>, error: &DataFusionError) -> Problem {
     let full = error.strip_backtrace();
-    let first = full.lines().next().unwrap_or_default();
-    let mut text = first.rsplit("Error: ").next().unwrap_or(first).trim().trim_end_matches('.').to_owned();
-    for prefix in
-        ["SQL error: ", "ParserError(\"", "TokenizerError(\"", "Error during planning: ", "sql parser error: "]
-    {
-        text = text.replace(prefix, "");
-    }
-    let text = text.trim_end_matches("\")").to_owned();
-    let (message, place) = match text.split_once(" at Line: ") {
-        Some((message, at)) => (message.to_owned(), parse_line_column(at).map(|(l, c)| sql.inside(l - 1, c - 1))),
-        None => (text, None),
-    };
+    let (message, at) = wording::of_parser(wording::first_line(&full));
+    let place = at.map(|at| sql.inside(at.line - 1, at.column - 1));
     let shown = sql.value.trim();
     let message = readable(&message);
     let problem = Problem::new(place.unwrap_or(sql.place), format!("cannot compile `{shown}`: {message}"));
@@ -181,35 +177,12 @@ fn from_datafusion(sql: &Located<String>, error: &DataFusionError) -> Problem {
 
 /// What a user needs of a planner's message: one signature's complaint, no internals, types by their names.
 fn readable(message: &str) -> String {
-    let mut text = message;
-    for class in ["Internal error: ", "Execution error: ", "This feature is not implemented: "] {
-        text = text.strip_prefix(class).unwrap_or(text);
-    }
+    let mut text = wording::without_class(message);
     if let Some((_, errors)) = text.split_once("failed to match any signature, errors: ") {
-        text = errors.split(".,").next().unwrap_or(errors);
+        text = wording::without_class(errors.split(".,").next().unwrap_or(errors).trim_start());
         text = text.split(" (DataType:").next().unwrap_or(text);
     }
-    // A dump of the syntax tree, or advice to those who build DataFusion.
-    for tail in [" Substring {", ". Hint: ", "Hint: "] {
-        text = text.split(tail).next().unwrap_or(text);
-    }
-    lower_first(&readable_types(text.trim_end_matches('.')))
-}
-
-fn parse_line_column(at: &str) -> Option<(u32, u32)> {
-    let (line, column) = at.split_once(", Column: ")?;
-    let digits: String = column.chars().take_while(char::is_ascii_digit).collect();
-    Some((line.trim().parse().ok().filter(|l| *l > 0)?, digits.parse().ok().filter(|c| *c > 0)?))
-}
-
-fn lower_first(text: &str) -> String {
-    let mut chars = text.chars();
-    match (chars.next(), chars.clone().next()) {
-        (Some(first), Some(second)) if first.is_uppercase() && second.is_lowercase() => {
-            first.to_lowercase().chain(chars).collect()
-        }
-        _ => text.to_owned(),
-    }
+    wording::lower_first(&readable_types(wording::without_advice(text)))
 }
 
 #[cfg(test)]

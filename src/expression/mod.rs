@@ -11,9 +11,10 @@ mod aggregate;
 mod compile;
 mod lenient;
 mod names;
+pub mod wording;
 
 pub use aggregate::{AggregateCall, Argument};
-pub use compile::Compiler;
+pub use compile::{Compiler, fraction};
 pub use names::type_name;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};

@@ -1,6 +1,7 @@
 //! Why a query has no answer, where in its text, and what to do about it.
 
 use crate::archive::ArchiveError;
+use crate::expression::wording::{self, first_line, lower_first};
 use crate::place::{Place, did_you_mean};
 use crate::units::ByteSize;
 use datafusion::common::SchemaError;
@@ -88,10 +89,6 @@ fn innermost(error: &DataFusionError) -> &DataFusionError {
     }
 }
 
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
-}
-
 fn of_schema(error: &SchemaError, sql: &str) -> QueryError {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
@@ -135,27 +132,17 @@ fn of_read(message: &str) -> QueryError {
 
 /// A mistake of syntax: `… at Line: 1, Column: 8`.
 fn of_syntax(text: &str) -> QueryError {
-    let text = text.replace("sql parser error: ", "");
-    let (message, at) = text.split_once(" at Line: ").unwrap_or((&text, ""));
-    let place = at.split_once(", Column: ").and_then(|(line, column)| {
-        let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok();
-        Some(Place { line: digits(line)?, column: digits(column)? })
-    });
-    let message = message.trim_end_matches('.').trim_start_matches("ParserError(\"").trim_end_matches("\")");
+    let (message, place) = wording::of_parser(text);
     QueryError::Statement {
-        place: place.filter(|place| place.line > 0),
-        message: format!("cannot read the SQL: {}", lower_first(message)),
+        place,
+        message: format!("cannot read the SQL: {}", lower_first(&message)),
         hint: message.contains("end of statement").then(|| "one statement at a time".to_owned()),
     }
 }
 
 /// Other mistakes that planning finds: unknown tables and functions, types that don't fit.
 fn of_plan(text: &str, sql: &str, names: &Names) -> QueryError {
-    let mut text = text;
-    for prefix in ["Error during planning: ", "Execution error: ", "This feature is not implemented: ", "Arrow error: "]
-    {
-        text = text.strip_prefix(prefix).unwrap_or(text);
-    }
+    let text = wording::without_class(text);
     let quoted = || text.split('\'').nth(1).unwrap_or_default();
     if text.starts_with("Invalid function") {
         let name = quoted();
@@ -166,14 +153,11 @@ fn of_plan(text: &str, sql: &str, names: &Names) -> QueryError {
     if text.starts_with("table '") && text.contains("not found") {
         return unknown_table(sql, quoted().rsplit('.').next().unwrap_or_default(), names);
     }
-    let mut message = first_line(text);
-    for tail in [". Hint: ", "Hint: ", "\n\nThis issue was likely"] {
-        message = message.split(tail).next().unwrap_or(message);
-    }
+    let message = wording::without_advice(first_line(text));
     let of_types =
         ["coerce", "common type", "Cannot infer", "expects", "Candidate"].iter().any(|w| message.contains(w));
     let hint = of_types.then(|| "change a type with a cast, as in `status::text`; texts stand in '…'".to_owned());
-    let message = format!("cannot answer: {}", lower_first(message.trim_end_matches('.')));
+    let message = format!("cannot answer: {}", lower_first(message));
     QueryError::Statement { place: None, message, hint }
 }
 
@@ -200,16 +184,6 @@ fn place_of(sql: &str, name: &str) -> Option<Place> {
     let line = text[..at].matches('\n').count() + 1;
     let column = text[line_start..at].chars().count() + 1;
     Some(Place { line: u32::try_from(line).ok()?, column: u32::try_from(column).ok()? })
-}
-
-fn lower_first(text: &str) -> String {
-    let mut chars = text.chars();
-    match (chars.next(), chars.clone().next()) {
-        (Some(first), Some(second)) if first.is_uppercase() && second.is_lowercase() => {
-            first.to_lowercase().chain(chars).collect()
-        }
-        _ => text.to_owned(),
-    }
 }
 
 #[cfg(test)]

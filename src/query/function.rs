@@ -1,13 +1,14 @@
 //! Functions on single values that logs are asked with: `per`, `ip_mask`, `humanize`, and hex columns as text.
 
+use crate::record::address;
 use crate::time::Span;
+use crate::units::humanize::humanize;
 use datafusion::arrow::array::{Array, AsArray, StringViewBuilder, TimestampMicrosecondArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Float64Type, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 /// Those that a query may name.
@@ -44,7 +45,7 @@ enum Work {
     Per,
     /// `ip_mask(ip)`: the network of an address, 24 bits of IPv4 and 48 of IPv6.
     IpMask,
-    /// `humanize(x)`: four digits and a letter for thousands, as in 1.235M.
+    /// `humanize(x)`: four digits and a letter for thousands, as in 1.235M, as Prometheus writes it.
     Humanize,
     Hex,
 }
@@ -128,49 +129,12 @@ fn per(width: i64, times: &dyn Array) -> Result<Arc<dyn Array>> {
     Ok(Arc::new(floored.with_timezone("UTC")))
 }
 
-/// The address may have a port, brackets, a zone or blanks around it, as in logs.
+/// The network of an address as it stands in a log; of a network, its own.
 fn network(text: &str) -> Option<String> {
-    let text = text.trim();
-    let bracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
-    let bare = bracketed.unwrap_or(text);
-    let bare = bare.split_once('/').map_or(bare, |(address, _)| address);
-    let unzoned = bare.split_once('%').map_or(bare, |(address, _)| address);
-    let address = match unzoned.parse::<IpAddr>() {
-        Ok(address) => address,
-        Err(_) => text.parse::<SocketAddr>().ok()?.ip(),
-    };
-    Some(match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            format!("{}/24", Ipv4Addr::new(a, b, c, 0))
-        }
-        IpAddr::V6(v6) => {
-            let [a, b, c, ..] = v6.segments();
-            format!("{}/48", Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
-        }
-    })
-}
-
-/// As Prometheus' `humanize`, and at most two letters long.
-fn humanize(number: f64) -> String {
-    const LETTERS: [&str; 9] = ["", "k", "M", "G", "T", "P", "E", "Z", "Y"];
-    const SMALL: [&str; 5] = ["", "m", "µ", "n", "p"];
-    if number == 0.0 || !number.is_finite() {
-        return format!("{number}");
-    }
-    let thousands = (number.abs().log10() / 3.0 + 1e-12).floor() as i32;
-    let (power, letter) = if thousands >= 0 {
-        let power = thousands.min(8);
-        (power, LETTERS[power as usize])
-    } else {
-        let power = thousands.max(-4);
-        (power, SMALL[power.unsigned_abs() as usize])
-    };
-    let scaled = number / 1000_f64.powi(power);
-    let decimals = 3_usize.saturating_sub(scaled.abs().log10().floor().max(0.0) as usize);
-    let text = format!("{scaled:.decimals$}");
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{text}{letter}")
+    let bare = text.split_once('/').map_or(text, |(address, _)| address);
+    let mut out = String::new();
+    address::write_network(&mut out, address::parse(bare)?).ok()?;
+    Some(out)
 }
 
 fn hex_texts(value: &dyn Array) -> Result<Arc<dyn Array>> {
@@ -189,23 +153,6 @@ fn hex_texts(value: &dyn Array) -> Result<Arc<dyn Array>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_get_their_letters() {
-        for (number, text) in [
-            (0.0, "0"),
-            (1.0, "1"),
-            (999.0, "999"),
-            (1_000.0, "1k"),
-            (1_234_567.0, "1.235M"),
-            (-12_345.0, "-12.35k"),
-            (0.0123, "12.3m"),
-            (8.5e30, "8500000Y"),
-            (f64::INFINITY, "inf"),
-        ] {
-            assert_eq!(humanize(number), text, "{number}");
-        }
-    }
 
     #[test]
     fn addresses_become_networks() {

@@ -1,16 +1,16 @@
 //! What means something else here than in DataFusion: `->>`, `->`, `/`, and times without seconds.
 
 use super::json;
+use crate::expression::fraction;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
-use datafusion::functions::core::expr_fn::nullif;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, cast, lit};
+use datafusion::logical_expr::{Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, ScalarUDF};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use std::sync::Arc;
@@ -39,9 +39,7 @@ impl ExprPlanner for Operators {
             BinaryOperator::Arrow => call(&self.json, raw),
             // A fraction, as in DuckDB and in a pipeline's expressions: `errors / requests` is a ratio, and x/0 is no data.
             BinaryOperator::Divide if is_number(&raw.left, schema) && is_number(&raw.right, schema) => {
-                let left = Box::new(cast(raw.left, DataType::Float64));
-                let right = Box::new(nullif(cast(raw.right, DataType::Float64), lit(0.0)));
-                PlannerResult::Planned(Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right }))
+                PlannerResult::Planned(fraction(raw.left, raw.right))
             }
             _ => PlannerResult::Original(raw),
         })

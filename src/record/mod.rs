@@ -2,9 +2,11 @@
 //! [`event`] batches (or [`dead`] letters), windows make [`sample`] rows of them, rules make [`alert`] events,
 //! and an output answers with a [`receipt`]. [`schema`] says what columns an event has, [`state`] is what a stage
 //! hands to its successor after a restart, and [`partial`] what one daemon hands to others; both in a [`frame`].
+//! [`address`] reads IP addresses as logs write them.
 //!
 //! Batches are owned by one stage at a time and moved, never shared; positions travel forward with them.
 
+pub mod address;
 pub mod alert;
 pub mod dead;
 pub mod event;

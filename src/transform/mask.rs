@@ -3,8 +3,9 @@
 //! Null stays null. Values of the column that `attributes` keeps go, too. What a method cannot work on is replaced, never let through.
 
 use super::attributes::Strays;
-use super::{Built, FIXED, MaskConfig, MaskMethod, Transform, TransformCounts, ip, pattern};
+use super::{Built, FIXED, MaskConfig, MaskMethod, Transform, TransformCounts, pattern};
 use crate::place::{Located, Problem, did_you_mean};
+use crate::record::address;
 use crate::record::event::EventBatch;
 use crate::record::schema::{BUILT_IN, Column, ColumnType, Schema};
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, StringBuilder, new_null_array};
@@ -231,9 +232,9 @@ impl Method {
     fn append(&self, value: &str, json: bool, out: &mut StringBuilder) -> bool {
         match self {
             Self::Hash(keyed) => out.append_value(hex(&hash(keyed, value), &mut [0; 2 * HASH_BYTES])),
-            Self::IpPrefix { otherwise } => match ip::address(value) {
+            Self::IpPrefix { otherwise } => match address::parse(value) {
                 Some(address) => {
-                    ip::write_network(out, address).expect("writing to memory does not fail");
+                    address::write_network(out, address).expect("writing to memory does not fail");
                     out.append_value("");
                 }
                 None => out.append_value(otherwise),

@@ -10,7 +10,6 @@
 mod attributes;
 mod drop;
 mod filter;
-mod ip;
 mod mask;
 mod pattern;
 mod set;

@@ -1,4 +1,6 @@
-//! Newtypes for quantities that are written with a unit: `128MB`, `10%`.
+//! Newtypes for quantities that are written with a unit: `128MB`, `10%`; [`humanize`] writes bare numbers for people.
+
+pub mod humanize;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer};

@@ -1,11 +1,11 @@
-//! The network of an IP address, as text.
+//! IP addresses as they stand in logs, and their networks.
 
 use std::fmt::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The address in a log's field: bare, with a port, in brackets, with a zone, blanks around it. An IPv4 address
 /// that is mapped into IPv6 is that IPv4 address.
-pub(super) fn address(text: &str) -> Option<IpAddr> {
+pub fn parse(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bracketed = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
     let bare = bracketed.unwrap_or(text);
@@ -18,7 +18,7 @@ pub(super) fn address(text: &str) -> Option<IpAddr> {
 }
 
 /// Writes the /24 of an IPv4 address, the /48 of an IPv6 one.
-pub(super) fn write_network(out: &mut impl Write, address: IpAddr) -> fmt::Result {
+pub fn write_network(out: &mut impl Write, address: IpAddr) -> fmt::Result {
     match address {
         IpAddr::V4(v4) => {
             let [a, b, c, _] = v4.octets();
@@ -38,7 +38,7 @@ mod tests {
 
     fn check(text: &str) -> Option<String> {
         let mut out = String::new();
-        write_network(&mut out, address(text)?).unwrap();
+        write_network(&mut out, parse(text)?).unwrap();
         Some(out)
     }
 
