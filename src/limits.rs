@@ -45,6 +45,9 @@ pub const MEMORY_PER_WINDOW_ROW: u64 = 1_280;
 /// Decoded batches waiting for the archive.
 pub const ARCHIVE_QUEUE: usize = 4;
 
+/// How long a receiver that takes nothing is tried again with the same events, before they are given up and counted as failed.
+pub const DELIVERY_DEADLINE: Span = Span::from_secs(24 * 3600);
+
 /// Alert events waiting for one receiver. When it is full the pipeline waits: an alert is never thrown away.
 pub const ALERT_QUEUE: usize = 1_024;
 

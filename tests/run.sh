@@ -4,7 +4,7 @@
 #   tests/run.sh              everything
 #   tests/run.sh FILTER       only tests whose name contains FILTER, without formatting and lints
 #
-# What is installed: Debian's zstd, time, curl, valgrind, perl, nats-server, maven with a Java and python3-venv where they are missing
+# What is installed: Debian's zstd, time, curl, valgrind, perl, nats-server, prometheus-alertmanager, maven with a Java and python3-venv where they are missing
 # (needs root or sudo), DuckDB from PyPI into target/python, and Apache Kafka from Maven Central into target/servers. Nothing is left
 # running. Compiled once: one profile serves the binary and its tests.
 set -euo pipefail
@@ -23,6 +23,7 @@ command -v perl >/dev/null || packages+=(perl)
 command -v java >/dev/null && command -v keytool >/dev/null || packages+=(default-jdk-headless)
 command -v mvn >/dev/null || packages+=(maven)
 command -v valgrind >/dev/null || packages+=(valgrind)
+PATH="$PATH:/usr/sbin" command -v prometheus-alertmanager >/dev/null || packages+=(prometheus-alertmanager)
 PATH="$PATH:/usr/sbin" command -v nats-server >/dev/null || packages+=(nats-server)
 python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
 if [ "${#packages[@]}" -gt 0 ]; then

@@ -106,7 +106,7 @@ impl<'r> Resolver<'r> {
         self.problems.extend(metric::check_names(&raw.metrics));
         self.unique("window", "windows", raw.windows.iter().map(|window| &window.name));
         self.unique("alert", "alerts", raw.alerts.iter().map(|alert| &alert.alert));
-        self.problems.extend(raw.notify.0.iter().flat_map(|(_, receiver)| receiver.check()));
+        self.problems.extend(raw.notify.0.iter().flat_map(|(name, receiver)| receiver.check(name.place)));
         self.routes(&raw.route);
         let decode = decode?;
         let (transforms, schema) = self.transforms(&raw.transform, &decode.schema);

@@ -21,7 +21,7 @@ const VARIANTS: [(&str, &[&str]); 4] = [
     ("sources", &["loki_push", "otlp", "http", "syslog"]),
     ("transform", &["sample", "throttle", "dedupe", "parse", "split", "route"]),
     ("windows", &["session"]),
-    ("notify", &["slack", "alertmanager", "pagerduty", "mail", "webhook", "loki", "kafka", "nats"]),
+    ("notify", &["mail", "loki", "kafka", "nats"]),
 ];
 
 pub(super) fn is_typed(section: Option<&str>) -> bool {

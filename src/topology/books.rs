@@ -3,6 +3,9 @@
 //! An alert event goes to its receivers only when it is in a seal: then no crash can make it unsaid, and what is told again
 //! after a crash has the same id. It stays in the *outbox*, which is part of each seal's state, until its receivers have
 //! it; the seal after that says so. What a start finds in the outbox is sent (again).
+//!
+//! Some receivers forget what they are not told again. Of what they have, the firing alerts *stand* in the state, too, until they
+//! are resolved, so that a later run can go on telling them.
 
 use crate::archive::{Identified, Sealing};
 use crate::record::alert::{AlertEvent, AlertStatus};
@@ -50,12 +53,31 @@ pub struct Books {
     unsealed: u64,
     /// Whether events were delivered since the last seal.
     delivered: bool,
+    /// Receivers that have to be told again.
+    repeating: Vec<usize>,
+    /// Firing alerts that those of them have that are named.
+    standing: Vec<Outgoing>,
 }
 
 impl Books {
     /// Books of a pipeline with these receivers that goes on at `checkpoint`.
     pub fn new(receivers: Vec<String>, checkpoint: Checkpoint) -> Self {
         Self { receivers, checkpoint, ..Self::default() }
+    }
+
+    /// Names the receivers that have to be told again. To be called before [`Self::restore`].
+    pub fn repeat_to(&mut self, receivers: Vec<usize>) {
+        self.repeating = receivers;
+    }
+
+    /// Firing alerts that receivers have and have to be told again.
+    pub fn standing(&self) -> &[Outgoing] {
+        &self.standing
+    }
+
+    /// The alert has no rule any more that could resolve it.
+    pub fn abandon(&mut self, labels: &BTreeMap<String, String>, starts_at: EventTime) {
+        self.standing.retain(|Outgoing { event, .. }| event.labels != *labels || event.starts_at != starts_at);
     }
 
     /// Takes up the outbox of an earlier run's last seal, and returns the rest of that state. Its events are due at once. One for a receiver
@@ -69,10 +91,16 @@ impl Books {
         }
         let (outbox, flow) = parts(state)?;
         let outbox: Vec<Saved> = serde_json::from_slice(outbox).map_err(|error| OutboxError(error.to_string()))?;
-        for saved in outbox {
-            let outgoing = saved.restore(&self.receivers);
+        for mut saved in outbox {
+            let names = std::mem::take(&mut saved.standing);
+            let mut outgoing = saved.restore(&self.receivers);
             if !outgoing.to.is_empty() {
-                self.outbox.push_back(Waiting { outgoing, sent: true });
+                self.outbox.push_back(Waiting { outgoing: outgoing.clone(), sent: true });
+            }
+            let indices = names.iter().filter_map(|name| self.receivers.iter().position(|receiver| receiver == name));
+            outgoing.to = indices.filter(|index| self.repeating.contains(index)).collect();
+            if !outgoing.to.is_empty() {
+                self.standing.push(outgoing);
             }
         }
         self.unsealed = self.outbox.len() as u64;
@@ -146,11 +174,16 @@ impl Books {
     }
 
     fn state(&self, flow: &[u8]) -> Vec<u8> {
-        if self.outbox.is_empty() && flow.is_empty() {
+        if self.outbox.is_empty() && self.standing.is_empty() && flow.is_empty() {
             return Vec::new();
         }
         let save = |waiting: &Waiting| Saved::of(&waiting.outgoing, &self.receivers);
-        let saved: Vec<Saved> = self.outbox.iter().map(save).collect();
+        let stand = |outgoing: &Outgoing| {
+            let mut saved = Saved::of(outgoing, &self.receivers);
+            saved.standing = std::mem::take(&mut saved.to);
+            saved
+        };
+        let saved: Vec<Saved> = self.outbox.iter().map(save).chain(self.standing.iter().map(stand)).collect();
         let outbox = serde_json::to_vec(&saved).expect("events are JSON");
         let length = (outbox.len() as u64).to_le_bytes();
         [&length, outbox.as_slice(), flow].concat()
@@ -174,11 +207,29 @@ impl Books {
         if let Some(waiting) = self.outbox.iter_mut().find(its) {
             waiting.outgoing.to.retain(|to| *to != receiver);
             self.delivered = true;
+            if self.repeating.contains(&receiver) {
+                stand(&mut self.standing, &waiting.outgoing.event, receiver);
+            }
         }
         while self.outbox.front().is_some_and(|waiting| waiting.outgoing.to.is_empty()) {
             self.outbox.pop_front();
             self.first += 1;
         }
+    }
+}
+
+/// What `receiver` has by now, after this event.
+fn stand(standing: &mut Vec<Outgoing>, event: &AlertEvent, receiver: usize) {
+    let of = |other: &AlertEvent| other.labels == event.labels && other.starts_at == event.starts_at;
+    match (event.status, standing.iter_mut().find(|outgoing| of(&outgoing.event))) {
+        (AlertStatus::Firing, Some(known)) if known.to.contains(&receiver) => {}
+        (AlertStatus::Firing, Some(known)) => known.to.push(receiver),
+        (AlertStatus::Firing, None) => standing.push(Outgoing { event: event.clone(), to: vec![receiver] }),
+        (AlertStatus::Resolved, Some(known)) => {
+            known.to.retain(|to| *to != receiver);
+            standing.retain(|outgoing| !outgoing.to.is_empty());
+        }
+        (AlertStatus::Resolved, None) => {}
     }
 }
 
@@ -205,6 +256,9 @@ struct Saved {
     starts_at: i64,
     ends_at: Option<i64>,
     to: Vec<String>,
+    /// Receivers that have it and have to be told again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    standing: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -231,6 +285,7 @@ impl Saved {
             starts_at: event.starts_at.micros(),
             ends_at: event.ends_at.map(EventTime::micros),
             to: to.iter().filter_map(|index| receivers.get(*index).cloned()).collect(),
+            standing: Vec::new(),
         }
     }
 
@@ -317,6 +372,34 @@ mod tests {
         assert_eq!(due, [Outgoing { event: event("a"), to: vec![0] }]);
         next.delivered(0, "a");
         assert_eq!(next.sealing(None, b"").1.state, b"");
+    }
+
+    #[test]
+    fn what_a_forgetful_receiver_has_stands_until_it_is_resolved() {
+        let fires = || AlertEvent { status: AlertStatus::Firing, ends_at: None, ..event("fires") };
+        let restored = |state: &[u8]| {
+            let mut next = self::books();
+            next.repeat_to(vec![1]);
+            let (due, flow) = next.restore(state).map(|(due, flow)| (due, flow.to_vec())).unwrap();
+            (next, due, flow)
+        };
+        let mut books = books();
+        books.repeat_to(vec![1]);
+        books.alert(fires(), vec![0, 1]);
+        books.delivered(0, "fires");
+        assert!(books.standing().is_empty(), "that one remembers");
+        books.delivered(1, "fires");
+        assert!(books.wants_seal());
+        let (mut next, due, flow) = restored(&books.sealing(None, b"flow").1.state);
+        assert_eq!((due, flow.as_slice()), (Vec::new(), &b"flow"[..]));
+        assert_eq!(next.standing(), [Outgoing { event: fires(), to: vec![1] }], "to the last bit");
+        next.alert(event("over"), vec![0, 1]);
+        next.delivered(1, "over");
+        assert!(next.standing().is_empty());
+
+        let (mut abandoned, ..) = restored(&books.sealing(None, b"").1.state);
+        abandoned.abandon(&event("").labels, event("").starts_at);
+        assert!(abandoned.standing().is_empty());
     }
 
     #[test]

@@ -103,7 +103,9 @@ impl Connected {
         }
         let mut receivers = Vec::new();
         for (name, config) in &plan.notify {
-            let sink = config.connect().map_err(|source| ConnectError::Sink { name: name.clone(), source })?;
+            let sink = config
+                .connect(name, &surroundings.clock)
+                .map_err(|source| ConnectError::Sink { name: name.clone(), source })?;
             receivers.push((name.clone(), sink));
         }
         let progress = Arc::new(Progress::default());
@@ -122,7 +124,12 @@ impl Connected {
         let care = plan.archive.as_ref().map(|c| c.care(&pipeline, surroundings.data_dir.clone(), memory_bytes));
         let names = receivers.iter().map(|(name, _)| name.clone()).collect();
         let mut books = Books::new(names, opened.own);
+        let repeating = receivers.iter().enumerate().filter(|(_, (_, sink))| sink.repeats().is_some());
+        books.repeat_to(repeating.map(|(index, _)| index).collect());
         let due = resume_stages(&pipeline, &mut stages, &mut books, &opened.state, opened.watermark);
+        for Outgoing { event, to } in books.standing() {
+            to.iter().for_each(|index| receivers[*index].1.stand(event));
+        }
         Ok(Self {
             pipeline,
             threads: plan.limits.threads,
@@ -287,7 +294,10 @@ pub(super) fn resume(
     let (due, state) = outbox_of(pipeline, books, state);
     let restored = if state.is_empty() { None } else { Some(flow.restore(state)) };
     match restored {
-        Some(Ok(restored)) => tell(pipeline, &restored),
+        Some(Ok(restored)) => {
+            tell(pipeline, &restored);
+            restored.abandoned.iter().for_each(|alert| books.abandon(&alert.labels, alert.starts_at));
+        }
         nothing => {
             if let Some(Err(error)) = nothing {
                 tracing::error!(pipeline, %error, "windows and alerts begin anew");

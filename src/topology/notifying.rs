@@ -3,17 +3,22 @@
 use super::books::Outgoing;
 use crate::limits;
 use crate::record::alert::AlertEvent;
-use crate::sink::{Route, Sink, route};
+use crate::sink::{Route, Sink, SinkError, route};
 use crate::telemetry::metrics::SelfMetrics;
 use crate::time::Span;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-/// Waits between two tries of a delivery: doubled from the first to the last.
+/// Waits between two tries of a delivery: doubled from the first to the last, less up to a half by chance, so that receivers
+/// that failed together don't come back together.
 const FIRST_WAIT: Span = Span::from_secs(1);
 const LAST_WAIT: Span = Span::from_secs(30);
+/// Ids that an error names.
+const SHOWN: usize = 10;
 
 /// The flow's end of all receivers' queues.
 #[derive(Debug)]
@@ -144,41 +149,88 @@ impl Receiver {
     async fn serve(mut self, mut events: mpsc::Receiver<AlertEvent>) -> u64 {
         let mut lost = 0;
         let mut waiting = Vec::new();
-        while events.recv_many(&mut waiting, limits::ALERT_QUEUE).await > 0 {
-            let outcome = self.deliver(&waiting).await;
-            if outcome != Outcome::GivenUp {
-                lock(&self.delivered).extend(waiting.iter().map(|event| (self.index, event.id.clone())));
-            }
-            if outcome != Outcome::Delivered {
-                lost += waiting.len() as u64;
-                self.count("failed", waiting.len());
-                tracing::error!(receiver = self.name, events = waiting.len(), "alert events not delivered");
+        let mut again = self.sink.repeats().map(|every| {
+            let mut again = tokio::time::interval(every.to_std());
+            again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            again
+        });
+        loop {
+            let due = async {
+                match &mut again {
+                    Some(again) => drop(again.tick().await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = due => self.repeat().await,
+                came = events.recv_many(&mut waiting, limits::ALERT_QUEUE) => match came {
+                    0 => return lost,
+                    _ => lost += self.work_off(&waiting).await,
+                },
             }
             waiting.clear();
+        }
+    }
+
+    /// Says again what still holds. What fails here is said with the next repetition.
+    async fn repeat(&mut self) {
+        if let Err(error) = self.sink.repeat().await {
+            tracing::warn!(receiver = self.name, %error, "cannot repeat alerts that are firing");
+            self.count("repeat_failed", 1);
+        }
+    }
+
+    /// Delivers all, portion by portion; returns how many were not delivered.
+    async fn work_off(&mut self, waiting: &[AlertEvent]) -> u64 {
+        let (mut lost, mut rest) = (0, waiting);
+        while !rest.is_empty() {
+            let (portion, behind) = rest.split_at(self.sink.portion(rest).clamp(1, rest.len()));
+            let outcome = self.deliver(portion).await;
+            if outcome != Outcome::GivenUp {
+                lock(&self.delivered).extend(portion.iter().map(|event| (self.index, event.id.clone())));
+            }
+            // Who gives up doesn't try each of those behind.
+            let failed = match outcome {
+                Outcome::Delivered => &[],
+                Outcome::Refused => portion,
+                Outcome::GivenUp => rest,
+            };
+            if !failed.is_empty() {
+                lost += failed.len() as u64;
+                self.count("failed", failed.len());
+                let ids: Vec<&str> = failed.iter().take(SHOWN).map(|event| event.id.as_str()).collect();
+                let (receiver, ids) = (&self.name, ids.join(" "));
+                tracing::error!(receiver, events = failed.len(), ids, "alert events not delivered");
+            }
+            rest = if outcome == Outcome::GivenUp { &[] } else { behind };
         }
         lost
     }
 
-    /// Tries until it works. Gives up when trying again can't help, or when the pipeline is told to stop or ends: it
-    /// would wait at a full queue for a receiver that doesn't come back, and store nothing meanwhile.
-    async fn deliver(&mut self, waiting: &[AlertEvent]) -> Outcome {
-        let mut wait = FIRST_WAIT;
+    /// Tries until it works. Gives up when trying again can't help, when it has tried for as long as is of use, or when the pipeline
+    /// is told to stop or ends: it would wait at a full queue for a receiver that doesn't come back, and store nothing meanwhile.
+    async fn deliver(&mut self, portion: &[AlertEvent]) -> Outcome {
+        let (mut wait, mut waited) = (FIRST_WAIT, 0);
         loop {
-            match self.sink.deliver(waiting).await {
+            let error = match self.sink.deliver(portion).await {
                 Ok(()) => {
-                    self.count("delivered", waiting.len());
+                    self.count("delivered", portion.len());
                     return Outcome::Delivered;
                 }
-                Err(error) => {
-                    let give_up = !error.is_retryable() || self.closing.is_cancelled();
-                    tracing::warn!(receiver = self.name, %error, give_up, "delivery failed");
-                    if give_up {
-                        return if error.is_retryable() { Outcome::GivenUp } else { Outcome::Refused };
-                    }
-                }
+                Err(error) => error,
+            };
+            let too_late = waited >= limits::DELIVERY_DEADLINE.micros();
+            let give_up = !error.is_retryable() || too_late || self.closing.is_cancelled();
+            tracing::warn!(receiver = self.name, %error, hint = error.hint(), give_up, "delivery failed");
+            if give_up {
+                return if error.is_retryable() && !too_late { Outcome::GivenUp } else { Outcome::Refused };
             }
-            // Running out of time is what the wait is for; woken by the end, it tries once more.
-            let _ = tokio::time::timeout(wait.to_std(), self.closing.cancelled()).await;
+            self.count("retried", portion.len());
+            let pause = pause(wait, &error);
+            // Running out of time is what the pause is for; woken by the end, it tries once more.
+            let _ = tokio::time::timeout(pause.to_std(), self.closing.cancelled()).await;
+            waited += pause.micros();
             wait = Span::from_micros((wait.micros() * 2).min(LAST_WAIT.micros()));
         }
     }
@@ -187,6 +239,14 @@ impl Receiver {
         let labels = [self.pipeline.as_str(), self.name.as_str(), outcome];
         self.telemetry.notify.with_label_values(&labels).inc_by(events as u64);
     }
+}
+
+/// As long as the receiver has asked for, or `wait` less up to a half.
+fn pause(wait: Span, error: &SinkError) -> Span {
+    // The standard library's hasher begins with keys that nobody knows: chance enough.
+    let chance = (RandomState::new().hash_one(()) % 1_000) as i64;
+    let shorter = Span::from_micros(wait.micros() - wait.micros() / 2 * chance / 1_000);
+    error.retry_after().map_or(shorter, |asked| asked.max(shorter))
 }
 
 #[cfg(test)]
@@ -252,6 +312,79 @@ mod tests {
         let stopping = async { stop.cancel() };
         tokio::join!(sending, stopping);
         assert_eq!(notifying.end().await.0, events.len() as u64, "all are counted as not delivered");
+    }
+
+    /// Takes one event at a time; the second is refused, and the third is taken when it comes again.
+    #[derive(Debug, Default)]
+    struct Choosy {
+        seen: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Sink for Choosy {
+        fn portion(&self, _: &[AlertEvent]) -> usize {
+            1
+        }
+
+        fn deliver<'a>(&'a mut self, events: &'a [AlertEvent]) -> BoxFuture<'a, Result<(), SinkError>> {
+            Box::pin(async move {
+                let id = events[0].id.clone();
+                let mut seen = self.seen.lock().unwrap();
+                let first = !seen.contains(&id);
+                seen.push(id.clone());
+                let answer = |status| SinkError::Answer { to: "x".into(), status, said: "".into(), retry_after: None };
+                match id.as_str() {
+                    "1" => Err(answer(400)),
+                    "2" if first => Err(answer(503)),
+                    _ => Ok(()),
+                }
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_is_refused_costs_no_other_and_none_is_sent_twice() {
+        let sink = Choosy::default();
+        let seen = Arc::clone(&sink.seen);
+        let (telemetry, stop) = (SelfMetrics::new(), CancellationToken::new());
+        let receivers: Vec<(String, Box<dyn Sink>)> = vec![("r".to_owned(), Box::new(sink))];
+        let mut notifying = Notifying::spawn("p", receivers, Vec::new(), &telemetry, stop);
+        let outgoing = |number| Outgoing { event: event(number), to: vec![0] };
+        notifying.send(&(0..4).map(outgoing).collect::<Vec<_>>()).await;
+        while seen.lock().unwrap().len() < 5 {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        assert_eq!(*seen.lock().unwrap(), ["0", "1", "2", "2", "3"]);
+        let (lost, delivered) = notifying.end().await;
+        let ids: Vec<&str> = delivered.iter().map(|(_, id)| id.as_str()).collect();
+        assert_eq!((lost, ids), (1, vec!["0", "1", "2", "3"]), "what is refused is not tried by the next run either");
+        let count = |outcome| telemetry.notify.with_label_values(&["p", "r", outcome]).get();
+        assert_eq!((count("delivered"), count("failed"), count("retried")), (3, 1, 1));
+    }
+
+    #[tokio::test]
+    async fn what_stands_is_repeated_while_nothing_comes() {
+        #[derive(Debug)]
+        struct Forgetful(Arc<Mutex<u32>>);
+        impl Sink for Forgetful {
+            fn deliver<'a>(&'a mut self, _: &'a [AlertEvent]) -> BoxFuture<'a, Result<(), SinkError>> {
+                Box::pin(async { Ok(()) })
+            }
+            fn repeats(&self) -> Option<Span> {
+                Some(Span::from_micros(10_000))
+            }
+            fn repeat(&mut self) -> BoxFuture<'_, Result<(), SinkError>> {
+                *self.0.lock().unwrap() += 1;
+                Box::pin(async { Ok(()) })
+            }
+        }
+        let repeated = Arc::new(Mutex::new(0));
+        let receivers: Vec<(String, Box<dyn Sink>)> =
+            vec![("r".to_owned(), Box::new(Forgetful(Arc::clone(&repeated))))];
+        let mut notifying = Notifying::spawn("p", receivers, Vec::new(), &SelfMetrics::new(), CancellationToken::new());
+        while *repeated.lock().unwrap() < 3 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        assert_eq!(notifying.end().await.0, 0);
     }
 
     #[tokio::test]

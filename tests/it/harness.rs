@@ -148,6 +148,11 @@ impl Running {
         self.stdout.iter().collect()
     }
 
+    /// The same of stderr.
+    pub fn all_stderr(&self) -> Vec<String> {
+        self.stderr.iter().collect()
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }

@@ -38,17 +38,18 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
 
 /// Which rooms may know a crate, or a part of the standard library, that brings in threads, files, clocks or a planner.
 /// So `decode` to `alert` stay pure: no I/O, no tokio.
-const CONFINED: [(&str, &[&str]); 11] = [
+const CONFINED: [(&str, &[&str]); 12] = [
     ("tokio", &["command", "server", "topology", "source", "sink"]),
     ("tokio_util", &["command", "server", "topology", "source"]),
     ("futures", &["query", "source", "sink", "topology"]),
     ("axum", &["server"]),
     ("hyper", &["server"]),
+    ("reqwest", &["sink"]),
     ("rustix", &["command", "source", "archive"]),
     ("datafusion", &["query", "expression"]),
     ("anyhow", &["command", "main"]),
     ("std::fs", &["command", "source", "sink", "archive"]),
-    ("std::thread", &["command", "source", "archive"]),
+    ("std::thread", &["command", "source", "sink", "archive"]),
     ("std::process", &["command", "main", "archive"]),
 ];
 

@@ -22,4 +22,5 @@ mod kafka;
 mod bucket;
 mod demo;
 mod nats;
+mod notify;
 mod query;
