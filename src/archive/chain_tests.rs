@@ -1,12 +1,14 @@
 //! Chains: partitions that go from daemon to daemon, old entries, and what `verify` says of an archive.
 
+use super::faulty::{Bucket, Faults, Faulty};
 use super::tests::{START, at, events, files, open, plan, sealing, visible};
-use super::{Archive, ArchiveError, ArchivePlan, Sealing};
+use super::{Archive, ArchiveError, ArchivePlan, Opened, Place, Sealing, verify_in};
 use crate::limits;
 use crate::record::receipt::{Checkpoint, PartitionPosition};
 use crate::time::EventTime;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A daemon of several that share source `in`.
 fn daemon(root: &Path, chain: &str) -> (Archive, super::Opened) {
@@ -243,4 +245,63 @@ fn a_partition_whose_identity_grows_stays_the_same() {
     drop(archive);
     assert_eq!(open(root.path()).1, Checkpoint::default(), "what the flow forgets is forgotten");
     assert_eq!(flaws(root.path(), false), Vec::<String>::new());
+}
+
+/// A writer of a bucket, where no lock keeps others out.
+fn writer(bucket: &Bucket, scratch: &Path, started: i64) -> (Archive, Opened) {
+    let place = Place::unlocked(Arc::new(Faulty::new(bucket, Faults::default())), "auto", scratch.to_owned());
+    Archive::open_at(place, plan(scratch, &["date"]), EventTime::from_micros(started)).unwrap()
+}
+
+fn keys(bucket: &Bucket, part: &str) -> Vec<String> {
+    bucket.objects().into_keys().filter(|key| key.contains(part)).collect()
+}
+
+fn assert_clean(bucket: &Bucket) {
+    let report = verify_in(&Faulty::new(bucket, Faults::default()), true, |_, _| {}).unwrap();
+    assert_eq!(report.findings, []);
+}
+
+#[test]
+fn what_a_dead_writer_left_in_a_bucket_goes_with_the_first_seal_of_the_next() {
+    let (bucket, first, second) = (Bucket::default(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let large = |position| Sealing { state: vec![7; limits::STATE_INLINE_BYTES + 1], records: 3, ..sealing(position) };
+    let (mut dead, _) = writer(&bucket, first.path(), START);
+    dead.write_events(&events(0, 3)).unwrap();
+    dead.prepare(&large(3)).unwrap();
+    drop(dead);
+    let left = || (keys(&bucket, "/staging/").len(), keys(&bucket, "/state/").len());
+    assert_eq!(left(), (1, 1));
+    let (mut next, _) = writer(&bucket, second.path(), START + 1);
+    next.write_events(&events(0, 3)).unwrap();
+    assert_eq!(left(), (1, 1), "until then it may only be silent");
+    next.seal(&large(3)).unwrap();
+    assert_eq!(left(), (0, 1), "its own state stays");
+    // Later ones are looked for no more, by this writer.
+    next.write_events(&events(3, 3)).unwrap();
+    next.seal(&large(6)).unwrap();
+    assert_eq!(left(), (0, 1));
+    drop(next);
+    assert_clean(&bucket);
+    assert_eq!(writer(&bucket, second.path(), START + 2).1.state, large(6).state);
+}
+
+#[test]
+fn a_silent_writer_that_seals_before_the_next_one_finds_its_files() {
+    let (bucket, first, second) = (Bucket::default(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (mut silent, _) = writer(&bucket, first.path(), START);
+    silent.write_events(&events(0, 3)).unwrap();
+    let mut entry = silent.prepare(&Sealing { records: 3, ..sealing(3) }).unwrap();
+    let (mut next, _) = writer(&bucket, second.path(), START + 1);
+    next.write_events(&events(0, 3)).unwrap();
+    silent.commit(&mut entry).unwrap();
+    assert!(matches!(next.seal(&sealing(3)), Err(ArchiveError::Conflict { .. })));
+    drop((silent, next));
+    let (mut last, opened) = writer(&bucket, second.path(), START + 2);
+    assert_eq!(opened.own, at(3));
+    last.write_events(&events(3, 3)).unwrap();
+    last.seal(&Sealing { records: 3, ..sealing(6) }).unwrap();
+    drop(last);
+    assert_eq!(keys(&bucket, "/staging/"), Vec::<String>::new());
+    assert_clean(&bucket);
 }

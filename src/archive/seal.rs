@@ -58,6 +58,34 @@ pub(crate) fn state(store: &dyn Store, seal: &Seal) -> Result<Vec<u8>, ArchiveEr
     }
 }
 
+/// Removes what other writers of the chain have left: staged files and states that no entry names and none will.
+///
+/// Only behind a seal of `writer`. Until then another writer who has gone quiet may still put the chain's next entry, and that would
+/// name what it has staged. From then on its entry is refused, as this one's is there.
+pub(crate) fn sweep(
+    store: &dyn Store,
+    keys: &Keys,
+    chain: &str,
+    writer: &str,
+    state: Option<&StateRef>,
+) -> Result<(), ArchiveError> {
+    let kept = if let Some(StateRef::Object { path, .. }) = state { path.as_str() } else { "" };
+    for (folder, own) in [(keys.staging(chain), format!("{writer}-")), (keys.state(chain), format!("-{writer}"))] {
+        let mut swept = 0;
+        for name in store.list(&folder)? {
+            let key = format!("{folder}/{name}");
+            if key != kept && !name.starts_with(&own) && !name.ends_with(&own) {
+                store.remove(&key)?;
+                swept += 1;
+            }
+        }
+        if swept > 0 {
+            tracing::info!(folder, objects = swept, "removed what earlier writers had left");
+        }
+    }
+    Ok(())
+}
+
 /// The newest seal of a chain, and behind it the entry that is newest. Claims may have come since.
 pub(crate) fn newest(
     store: &dyn Store,

@@ -234,7 +234,12 @@ impl Archive {
             _ => Ok(()),
         };
         let tidied = tidied.and_then(|()| fold::fold_when_due(store, keys, &self.chain, number));
-        if let Err(error) = tidied {
+        let swept = tidied.and_then(|()| match self.swept {
+            true => Ok(()),
+            false => seal::sweep(store, keys, &self.chain, &file_name(&self.writer), self.state_at.as_ref()),
+        });
+        self.swept |= swept.is_ok();
+        if let Err(error) = swept {
             tracing::warn!(%error, "cannot tidy the archive up behind a seal; it is tried again later");
         }
     }

@@ -85,6 +85,8 @@ pub struct Archive {
     pub(super) state_at: Option<StateRef>,
     pub(super) sealed: Vec<Sealed>,
     pub(super) broken: bool,
+    /// Whether what earlier writers had left is gone.
+    pub(super) swept: bool,
     /// Held as long as files are filled in a folder beside a bucket.
     scratch_lock: Option<File>,
 }
@@ -190,6 +192,8 @@ impl Archive {
             state_at: sealed.and_then(|sealed| sealed.state),
             sealed: Vec::new(),
             broken: false,
+            // A folder's staged files went with the start, and its lock keeps others out.
+            swept: false,
             scratch_lock: None,
         };
         let known = archive.resume()?;
