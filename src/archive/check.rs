@@ -1,6 +1,8 @@
 //! `archive:` checked without touching a disk.
 
 use super::bucket::Bucket;
+use super::filling::{FileFormat, Written};
+use super::lines::Compression;
 use super::settings::{self, StoreConfig};
 use super::store::Store;
 use super::{ArchiveError, Config};
@@ -22,6 +24,11 @@ impl Config {
             }
         }
         problems.extend(self.check_store());
+        if let Some(compression) = self.compression.as_ref().filter(|_| self.format == FileFormat::Parquet) {
+            let problem =
+                compression.problem("cannot use `compression` with Parquet, which packs each column by itself");
+            problems.push(problem.hint("leave it out, or write `format: jsonl`"));
+        }
         if self.tables.value.is_empty() {
             let problem = self.tables.problem("cannot keep an archive without tables");
             problems
@@ -77,6 +84,16 @@ impl Config {
             (Some(store), Ok(Location::Bucket(url))) => settings::check(store, Some(&url)),
             // What the settings would have to fit is not known.
             (None, _) | (_, Err(_)) => Vec::new(),
+        }
+    }
+
+    /// How files are written.
+    pub(super) fn written(&self) -> Written {
+        match self.format {
+            FileFormat::Parquet => Written::Parquet,
+            FileFormat::Jsonl => {
+                Written::Lines(self.compression.as_ref().map_or_else(Compression::default, |given| given.value))
+            }
         }
     }
 
@@ -182,6 +199,8 @@ mod tests {
             url: Located::nowhere(url.to_owned()),
             partition_by: partition_by.iter().map(|p| Located::nowhere((*p).to_owned())).collect(),
             store: None,
+            format: FileFormat::default(),
+            compression: None,
             patience: None,
             flush: super::super::FlushConfig::default(),
             tables: Located::nowhere(crate::archive::Kind::ALL.to_vec()),

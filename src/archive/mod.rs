@@ -1,4 +1,4 @@
-//! The archive: Parquet files under Hive partitions, visible only when whole.
+//! The archive: Parquet files (or JSON Lines) under Hive partitions, visible only when whole.
 //!
 //! Rows are encoded into *staged* files as they come. A *seal* makes everything staged since the last one durable and
 //! visible at once: staged files are made durable, one entry of the writer's chain names them together with the source
@@ -36,6 +36,7 @@ mod dictionary;
 mod disk;
 mod encode;
 mod error;
+mod filling;
 #[cfg(test)]
 pub(crate) mod faulty;
 mod fold;
@@ -44,6 +45,9 @@ mod hex;
 mod hybrid;
 mod inspect;
 mod instance;
+mod lines;
+#[cfg(test)]
+mod lines_tests;
 mod partition;
 mod patience;
 mod plan;
@@ -60,7 +64,9 @@ mod verify;
 mod writer;
 
 pub use error::ArchiveError;
+pub use filling::FileFormat;
 pub use instance::{Instance, InstanceError};
+pub use lines::Compression;
 pub use patience::Patience;
 pub use plan::{ArchivePlan, Identified, Opened, Sealed, Sealing, Sharing};
 pub use settings::StoreConfig;
@@ -90,6 +96,11 @@ pub struct Config {
     /// Hive partitions, outermost first: `date` and `hour` (of `ts`, in UTC) or text columns. Default `[date]`.
     #[serde(default = "default_partitions")]
     pub partition_by: Vec<Located<String>>,
+    /// What files are: `parquet`, or `jsonl`. Default parquet.
+    #[serde(default)]
+    pub format: FileFormat,
+    /// How JSON Lines are compressed. Default zstd.
+    pub compression: Option<Located<Compression>>,
     #[serde(default)]
     pub flush: FlushConfig,
     /// How long a full disk, or a store that cannot be reached or refuses, is waited for, while sources are held back.

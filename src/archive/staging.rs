@@ -1,8 +1,8 @@
 //! Files being filled: one encoder per table and partition, in a folder that no reader looks at.
 
 use super::crew::Crew;
-use super::encode::Encoder;
 use super::error::ArchiveError;
+use super::filling::{Filling, Written};
 use super::hex;
 use super::partition::{self, Part};
 use super::patience::{Patience, PatientFile};
@@ -35,7 +35,7 @@ pub(crate) struct StagedFile {
 }
 
 struct OpenFile {
-    encoder: Encoder,
+    encoder: Filling,
     file: StagedFile,
     /// Number of the write that used it last.
     used: u64,
@@ -50,6 +50,8 @@ pub(crate) struct Names {
     pub(crate) tag: String,
     /// Beginning of a placed file's name: the pipeline's and the chain's.
     pub(crate) prefix: String,
+    /// Says their end.
+    pub(crate) written: Written,
 }
 
 /// What has been staged since the last seal.
@@ -168,14 +170,14 @@ impl Staging {
     }
 
     fn begin(&mut self, table: &Table, part: &Part, folder: &str, first: i64) -> Result<OpenFile, ArchiveError> {
-        let name = format!("{:012}-{}.parquet", self.number, self.begun);
+        let name = format!("{:012}-{}.{}", self.number, self.begun, self.names.written.extension());
         let staged = format!("{}{name}", self.names.tag);
         let path = self.folder.join(&staged);
         self.begun += 1;
         let create = || OpenOptions::new().write(true).create_new(true).open(&path);
         let file = self.patience.keep(|| create().map_err(ArchiveError::io("write", &path)))?;
         let file = PatientFile { file, path: path.clone(), patience: Arc::clone(&self.patience) };
-        let mut encoder = Encoder::begin(file, path, table)?;
+        let mut encoder = Filling::begin(file, path, table, self.names.written)?;
         let values: std::collections::BTreeMap<_, _> = part.values.iter().cloned().collect();
         let values = serde_json::to_string(&values).expect("a map of texts is JSON");
         encoder.note(KeyValue::new("headrig.partition".to_owned(), values));

@@ -62,6 +62,8 @@ pub(crate) struct Table {
     pub(crate) hex: Vec<HexColumn>,
     /// Of each of the files' columns.
     pub(crate) codings: Arc<[Coding]>,
+    /// Whether a column's texts are JSON, which stands as such in JSON Lines.
+    pub(crate) inline: Arc<[bool]>,
 }
 
 /// Who encodes a column.
@@ -95,6 +97,7 @@ impl Table {
         let fields: Vec<Field> = columns.iter().map(field).collect();
         let hex = columns.iter().filter_map(hex_column).collect();
         let codings = columns.iter().map(|i| coding(&schema.columns[*i])).collect();
+        let inline = columns.iter().map(|i| schema.columns[*i].kind == ColumnType::Json).collect();
         Self {
             kind: Kind::Data,
             folder: Kind::Data.as_str().to_owned(),
@@ -105,6 +108,7 @@ impl Table {
             levels,
             properties: properties.build(),
             codings,
+            inline,
         }
     }
 
@@ -132,6 +136,8 @@ impl Table {
             _ => Coding::Other,
         };
         let codings = arrow.fields().iter().map(coding).collect();
+        let is_json = |field: &Arc<Field>| kind == Kind::Alerts && JSON_OF_ALERTS.contains(&field.name().as_str());
+        let inline = arrow.fields().iter().map(is_json).collect();
         Self {
             kind,
             folder,
@@ -142,6 +148,7 @@ impl Table {
             levels: vec![Level::Date],
             properties: properties.build(),
             codings,
+            inline,
         }
     }
 }
@@ -247,6 +254,9 @@ pub(crate) fn dead_schema() -> SchemaRef {
         text("pipeline", false),
     ]))
 }
+
+/// Columns of `alerts/` whose texts are JSON.
+const JSON_OF_ALERTS: [&str; 3] = ["labels", "annotations", "values"];
 
 /// Columns of `alerts/`; maps are JSON texts.
 pub(crate) fn alert_schema() -> SchemaRef {

@@ -377,6 +377,7 @@ fn names(place: &Place, plan: &ArchivePlan, chain: &str, writer: &str) -> Names 
         home: place.keys.staging(chain),
         tag: if place.lock.is_some() { String::new() } else { format!("{}-", file_name(writer)) },
         prefix: if chain == MAIN { pipeline } else { format!("{pipeline}-{chain}") },
+        written: plan.config.written(),
     }
 }
 
