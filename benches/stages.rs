@@ -184,6 +184,7 @@ fn archive_all(folder: &std::path::Path, events: &[EventBatch], threads: NonZero
         threads,
         data_dir: folder.to_owned(),
         sharing: None,
+        patience: std::sync::Arc::default(),
     };
     let (mut archive, _) = Archive::open(archive_plan, START).unwrap();
     let mut checkpoint = Checkpoint::default();
