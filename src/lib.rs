@@ -16,6 +16,7 @@
 //!   its files are named in the order of the flow.
 //! - **`topology`** owns everything that runs: tasks, queues, acknowledgement, shutdown. Positions travel forward with
 //!   the batches, receipts come back; only a receipt says that something is stored.
+//! - **`query`** is the read side: SQL over an archive's files. It imports `archive` and nothing else of the stages.
 //! - From `decode` to `alert` everything is **pure**: no clock, no I/O, no tokio, time is an argument. `topology::Flow`
 //!   strings those stages together; a live run, a test and a benchmark call the same code.
 //! - Building has three phases: `config` validates (pure, all mistakes at once, each with its place), then everything
@@ -28,6 +29,7 @@ pub mod command;
 pub mod server;
 pub mod topology;
 pub mod config;
+pub mod query;
 pub mod source;
 pub mod decode;
 pub mod transform;

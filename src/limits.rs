@@ -94,6 +94,28 @@ pub const WINDOW_ROWS_WAITING: usize = 100_000;
 /// refused, when it is saved as when it is read. 100,000 groups with a count and a quantile take some 10 MB.
 pub const STATE_BYTES: usize = 1 << 30;
 
+/// Bytes of gathered states that go into one message between daemons, before compression; more are cut into several. One group of
+/// one pane is never cut: see [`PARTIAL_SKETCHES`].
+pub const PARTIAL_BYTES: usize = 256 << 10;
+
+/// Bytes of a message between daemons after decompression; a larger one is none of ours.
+pub const PARTIAL_MESSAGE_BYTES: usize = 8 << 20;
+
+/// Quantiles and distinct counts of a window that is merged over daemons; `check` refuses more. Each takes up to 36 KB of one group
+/// and pane, and all of them together must fit into a record of [`RECORD_BYTES`].
+pub const PARTIAL_SKETCHES: usize = 20;
+
+/// Most partitions of the topic between daemons; each of them gets a message for each seal of each daemon.
+pub const PARTIAL_PARTITIONS: u32 = 1_000;
+
+/// Bytes of messages between daemons that are sealed and not published yet; beyond, no further records are worked off until brokers
+/// have taken them.
+pub const PARTIAL_OUTBOX_BYTES: usize = 64 << 20;
+
+/// How long a pipeline that ends waits for brokers to take what it has sealed; what they don't is published by the next start, or by
+/// whoever takes its partitions over.
+pub const PARTIAL_DRAIN: Span = Span::from_secs(10);
+
 /// Panes that a window may be put together from; `check` refuses more, which would make each closing a merge of that
 /// many states per group.
 pub const PANES_PER_WINDOW: i64 = 10_000;
@@ -318,3 +340,44 @@ pub const JETSTREAM_ACK_WAIT: Span = Span::from_secs(3_600);
 
 /// How long the end of a NATS subscription may take when headrig stops.
 pub const NATS_UNSUBSCRIBE: Span = Span::from_secs(2);
+
+/// Changes of an archive (compactions, expiries) after which its list of files is written anew and those before are
+/// removed, so that neither a start nor a plan grows with the archive's age.
+pub const CATALOGUE_CHANGES: u64 = 64;
+
+/// How long the newest change of an archive in a bucket must stand before another daemon takes the archive's upkeep over,
+/// by the monotonic clock of the one that waits. Far longer than one compaction takes.
+pub const UPKEEP_LEASE: Span = Span::from_secs(1_800);
+
+/// Sorted runs that are merged at once when a compaction doesn't fit memory.
+pub const MERGE_RUNS: usize = 32;
+
+/// Rows of one batch of a sorted run, at most; with [`MERGE_RUNS`] and [`MERGE_BATCH_BYTES`] this bounds a merge.
+pub const MERGE_BATCH_ROWS: usize = 512;
+
+/// Bytes of one batch of a sorted run, about.
+pub const MERGE_BATCH_BYTES: usize = 256 << 10;
+
+/// Rows that upkeep reads or writes at once, at most, and their bytes, about.
+pub const UPKEEP_BATCH_ROWS: usize = 4_096;
+pub const UPKEEP_BATCH_BYTES: usize = 2 << 20;
+
+/// Part of `limits.memory` that upkeep may use, as `1/UPKEEP_SHARE`, …
+pub const UPKEEP_SHARE: u64 = 4;
+
+/// … and the least that it can work with, in bytes.
+pub const LEAST_UPKEEP_BYTES: u64 = 4_000_000;
+
+/// How far the clock may be ahead of the newest seal and of the newest row before retention refuses to believe it.
+pub const RETAIN_AHEAD: Span = Span::from_secs(7 * 86_400);
+
+/// Default of `headrig query --memory`, in bytes: what sorts, groups and joins of a query hold together. What decodes files
+/// comes on top, a few MB a thread.
+pub const QUERY_MEMORY_BYTES: u64 = 256_000_000;
+
+/// Bytes of footers and page indexes that a query keeps, so that no file's is read twice; the oldest are let go.
+pub const QUERY_FOOTER_BYTES: usize = 64 << 20;
+
+/// Rows of an answer that a terminal is shown from its beginning, and as many from its end. All of them go to files and
+/// pipes.
+pub const QUERY_SHOWN_ROWS: usize = 20;

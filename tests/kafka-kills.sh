@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Two daemons in one Kafka group over one archive, killed (SIGKILL) again and again while a reader polls: issue 4's big one.
+# Two daemons in one Kafka group over one archive, killed (SIGKILL) again and again while a reader polls: issue 4's big one. They share
+# windows and alerts; in the end these are compared with a single clean run's, and `headrig verify --deep` must find nothing.
 #
 #   tests/kafka-kills.sh                                2,000,000 records, 20 kills each, one restart of the broker; six minutes
 #   EVENTS=200000 KILLS=6 RATE=6000 tests/kafka-kills.sh

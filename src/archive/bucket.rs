@@ -12,7 +12,7 @@ use super::settings::{self, Settings, StoreConfig};
 use super::store::{Placement, Store};
 use crate::limits;
 use futures::future::BoxFuture;
-use futures::{FutureExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::Error as Cause;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
@@ -61,11 +61,16 @@ impl Bucket {
 
     /// As [`Self::connect`], with settings that come before the environment's.
     pub(crate) fn connect_with(url: &Url, file: Option<&StoreConfig>) -> Result<Self, ArchiveError> {
+        let (store, root) = Self::client(url, file)?;
+        Self::over(url.clone(), store, root)
+    }
+
+    /// The store's client and the prefix in its bucket.
+    pub(crate) fn client(url: &Url, file: Option<&StoreConfig>) -> Result<(Arc<dyn ObjectStore>, Key), ArchiveError> {
         let settings = settings::resolve(url, file, &settings::environment())?;
         let options = options(&settings)?;
         let failed = |cause| ArchiveError::Store { action: "use", key: url.to_string(), cause: Box::new(cause) };
-        let (store, root) = client(url, settings, options).map_err(failed)?;
-        Self::over(url.clone(), store, root)
+        client(url, settings, options).map_err(failed)
     }
 
     /// A bucket over a store that is there already.
@@ -115,17 +120,6 @@ impl Bucket {
             Err(ArchiveError::Store { cause, .. }) if matches!(*cause, Cause::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    fn copy(&self, file: &Placement) -> Result<(), ArchiveError> {
-        let target = self.key(&file.to)?;
-        let copied =
-            self.find("copy", &file.from, |store, from| async move { store.copy(&from, &target).await }.boxed())?;
-        if copied.is_some() || self.size(&file.to)? == Some(file.bytes) {
-            return Ok(());
-        }
-        let detail = "is missing, and so is its staged copy".to_owned();
-        Err(ArchiveError::Corrupt { path: self.show(&file.to).into(), detail })
     }
 }
 
@@ -239,6 +233,36 @@ impl Store for Bucket {
 
     fn remove(&self, key: &str) -> Result<(), ArchiveError> {
         self.find("remove", key, |store, key| async move { store.delete(&key).await }.boxed()).map(drop)
+    }
+
+    fn remove_all(&self, keys: &[String]) -> Result<(), ArchiveError> {
+        let Some(first) = keys.first() else { return Ok(()) };
+        let keys = keys.iter().map(|key| self.key(key)).collect::<Result<Vec<Key>, ArchiveError>>()?;
+        self.ask("remove", first, |store, _| {
+            async move {
+                let mut removed = store.delete_stream(futures::stream::iter(keys.into_iter().map(Ok)).boxed());
+                loop {
+                    match removed.try_next().await {
+                        Ok(None) => return Ok(()),
+                        // Somebody else has removed it, or an earlier try.
+                        Ok(Some(_)) | Err(Cause::NotFound { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            .boxed()
+        })
+    }
+
+    fn copy(&self, file: &Placement) -> Result<(), ArchiveError> {
+        let target = self.key(&file.to)?;
+        let copied =
+            self.find("copy", &file.from, |store, from| async move { store.copy(&from, &target).await }.boxed())?;
+        if copied.is_some() || self.size(&file.to)? == Some(file.bytes) {
+            return Ok(());
+        }
+        let detail = "is missing, and so is its staged copy".to_owned();
+        Err(ArchiveError::Corrupt { path: self.show(&file.to).into(), detail })
     }
 }
 

@@ -7,6 +7,7 @@
 //! the partitions of a source (a Kafka group), each has a chain of its own.
 
 use super::ArchiveError;
+use super::audit;
 use super::partition::file_name;
 use super::staging::StagedFile;
 use super::store::Store;
@@ -38,7 +39,13 @@ pub(crate) struct Entry {
     pub(crate) holds: Vec<Held>,
     /// What others have claimed from it and it hasn't claimed back.
     pub(crate) given: Vec<Given>,
+    /// SHA-256 of the entry before, as it is stored, in hexadecimal digits; of an archive with `audit: true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) before: Option<String>,
     pub(crate) act: Act,
+    /// SHA-256 of this one as it was read; no part of it.
+    #[serde(skip)]
+    pub(crate) sha256: Option<String>,
 }
 
 /// What an entry does.
@@ -58,6 +65,9 @@ pub(crate) struct Held {
     pub(crate) at: PartitionPosition,
     /// How often the partition was claimed; 0 of a source that nobody shares.
     pub(crate) epoch: u64,
+    /// What was kept of the partition alone, for whoever goes on with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<StateRef>,
 }
 
 /// A partition that went to another chain.
@@ -67,6 +77,9 @@ pub(crate) struct Given {
     pub(crate) partition: String,
     /// How far it was sealed; `None` when nobody had read it.
     pub(crate) at: Option<PartitionPosition>,
+    /// What was kept with that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<StateRef>,
     /// The epoch that began with this.
     pub(crate) epoch: u64,
     pub(crate) to: String,
@@ -166,6 +179,29 @@ impl Keys {
         format!("{}/state/{chain}", self.home)
     }
 
+    /// What became of sealed files, by number.
+    pub(crate) fn changes(&self) -> String {
+        format!("{}/changes", self.home)
+    }
+
+    pub(crate) fn change(&self, number: u64) -> String {
+        format!("{}/changes/{number:012}.json", self.home)
+    }
+
+    /// Lists of files as they were behind changes, by the number of the last.
+    pub(crate) fn catalogues(&self) -> String {
+        format!("{}/catalogues", self.home)
+    }
+
+    pub(crate) fn catalogue(&self, number: u64) -> String {
+        format!("{}/catalogues/{number:012}.json", self.home)
+    }
+
+    /// Files that others have replaced, for as long as somebody may still read them.
+    pub(crate) fn replaced(&self) -> String {
+        format!("{}/replaced", self.home)
+    }
+
     pub(crate) fn lock(&self, chain: &str) -> String {
         format!("{}/locks/{chain}", self.home)
     }
@@ -176,12 +212,17 @@ impl Keys {
 /// An answer that there is one already may tell of our own: the reply to an earlier try was lost.
 pub(crate) fn append(store: &dyn Store, keys: &Keys, entry: &Entry) -> Result<Option<Entry>, ArchiveError> {
     let key = keys.entry(&entry.chain, entry.number);
-    let text = serde_json::to_vec_pretty(entry).expect("an entry is JSON");
-    if store.put_if_absent(&key, &text)? {
+    if store.put_if_absent(&key, &text(entry))? {
         return Ok(None);
     }
     let there = read(store, &key)?.ok_or_else(|| corrupt(store, &key, "was there and is gone".to_owned()))?;
-    Ok((there != *entry).then_some(there))
+    let same = Entry { sha256: entry.sha256.clone(), ..there.clone() } == *entry;
+    Ok((!same).then_some(there))
+}
+
+/// What is stored of an entry.
+pub(crate) fn text(entry: &Entry) -> Vec<u8> {
+    serde_json::to_vec_pretty(entry).expect("an entry is JSON")
 }
 
 /// Entry `number` of a chain.
@@ -210,7 +251,7 @@ pub(crate) fn heads(store: &dyn Store, keys: &Keys) -> Result<Vec<Entry>, Archiv
     Ok(heads)
 }
 
-fn corrupt(store: &dyn Store, key: &str, detail: String) -> ArchiveError {
+pub(crate) fn corrupt(store: &dyn Store, key: &str, detail: String) -> ArchiveError {
     ArchiveError::Corrupt { path: PathBuf::from(store.show(key)), detail }
 }
 
@@ -225,5 +266,6 @@ fn read(store: &dyn Store, key: &str) -> Result<Option<Entry>, ArchiveError> {
     if format != FORMAT {
         return Err(corrupt(store, key, format!("is of format {format}, this version knows {FORMAT}")));
     }
-    serde_json::from_slice(&text).map(Some).map_err(no_entry)
+    let entry: Entry = serde_json::from_slice(&text).map_err(no_entry)?;
+    Ok(Some(Entry { sha256: Some(audit::sha256(&text)), ..entry }))
 }

@@ -1,28 +1,26 @@
 //! Chains: partitions that go from daemon to daemon, old entries, and what `verify` says of an archive.
 
-use super::faulty::{Bucket, Faults, Faulty};
 use super::tests::{START, at, events, files, open, plan, sealing, visible};
-use super::{Archive, ArchiveError, ArchivePlan, Opened, Place, Sealing, verify_in};
+use super::{Archive, ArchiveError, ArchivePlan, Sealing};
 use crate::limits;
 use crate::record::receipt::{Checkpoint, PartitionPosition};
 use crate::time::EventTime;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
 /// A daemon of several that share source `in`.
 fn daemon(root: &Path, chain: &str) -> (Archive, super::Opened) {
-    let sharing = super::Sharing { chain: chain.to_owned(), sources: vec!["in".to_owned()] };
+    let sharing = super::Sharing { chain: chain.to_owned(), sources: vec!["in".to_owned()], inherits: true };
     let plan = ArchivePlan { sharing: Some(sharing), ..plan(root, &["date"]) };
     Archive::open(plan, EventTime::from_micros(START)).unwrap()
 }
 
-fn partition(number: usize) -> (String, String) {
+pub(super) fn partition(number: usize) -> (String, String) {
     ("in".to_owned(), format!("t/{number}"))
 }
 
 /// What a daemon says that has read partitions up to these positions.
-fn reading(positions: &[(usize, u64)]) -> Sealing {
+pub(super) fn reading(positions: &[(usize, u64)]) -> Sealing {
     let position = |(number, position): &(usize, u64)| {
         let (source, partition) = partition(*number);
         PartitionPosition { source, partition, identity: "c".to_owned(), position: *position }
@@ -44,21 +42,21 @@ fn a_partition_goes_from_daemon_to_daemon_with_its_position() {
     let (mut a, opened) = daemon(root.path(), "d-a");
     assert_eq!(opened, super::Opened::default());
     let (mut b, _) = daemon(root.path(), "d-b");
-    assert_eq!(a.claim(&[partition(0), partition(1)]).unwrap(), Checkpoint::default());
-    assert_eq!(b.claim(&[partition(2)]).unwrap(), Checkpoint::default());
+    assert_eq!(a.claim(&[partition(0), partition(1)]).unwrap().checkpoint, Checkpoint::default());
+    assert_eq!(b.claim(&[partition(2)]).unwrap().checkpoint, Checkpoint::default());
     a.write_events(&events(0, 2)).unwrap();
     a.seal(&reading(&[(0, 10), (1, 20)])).unwrap();
     b.write_events(&events(2, 2)).unwrap();
     b.seal(&reading(&[(2, 30)])).unwrap();
     // 1 goes from a to b, which a has handed over at its seal; a goes on with 0.
-    assert_eq!(positions(&b.claim(&[partition(1)]).unwrap()), owned(&[(1, 20)]));
+    assert_eq!(positions(&b.claim(&[partition(1)]).unwrap().checkpoint), owned(&[(1, 20)]));
     a.write_events(&events(4, 2)).unwrap();
     let receipt = a.seal(&reading(&[(0, 11), (1, 20)])).unwrap();
     assert_eq!(positions(&receipt.checkpoint), owned(&[(0, 11)]));
     b.write_events(&events(6, 2)).unwrap();
     b.seal(&reading(&[(1, 25), (2, 30)])).unwrap();
     // And back, though a's flow still believes that it is at 20.
-    assert_eq!(positions(&a.claim(&[partition(0), partition(1)]).unwrap()), owned(&[(0, 11), (1, 25)]));
+    assert_eq!(positions(&a.claim(&[partition(0), partition(1)]).unwrap().checkpoint), owned(&[(0, 11), (1, 25)]));
     a.write_events(&events(8, 2)).unwrap();
     a.seal(&reading(&[(0, 12), (1, 20)])).unwrap();
     a.write_events(&events(10, 2)).unwrap();
@@ -82,7 +80,7 @@ fn a_zombie_with_rows_of_a_partition_that_another_has_claimed_stops() {
     zombie.seal(&reading(&[(0, 5)])).unwrap();
     zombie.write_events(&events(2, 2)).unwrap();
     let (mut other, _) = daemon(root.path(), "d-o");
-    assert_eq!(positions(&other.claim(&[partition(0)]).unwrap()), owned(&[(0, 5)]));
+    assert_eq!(positions(&other.claim(&[partition(0)]).unwrap().checkpoint), owned(&[(0, 5)]));
     let error = zombie.seal(&reading(&[(0, 7)])).unwrap_err();
     assert!(
         matches!(&error, ArchiveError::Taken { partition, by, .. } if partition == "t/0" && by == "d-o"),
@@ -95,7 +93,7 @@ fn a_zombie_with_rows_of_a_partition_that_another_has_claimed_stops() {
     drop(zombie);
     let (mut zombie, opened) = daemon(root.path(), "d-z");
     assert_eq!(positions(&opened.own), owned(&[]), "it holds 1, of which nothing is sealed");
-    assert_eq!(positions(&zombie.claim(&[partition(0)]).unwrap()), owned(&[(0, 7)]));
+    assert_eq!(positions(&zombie.claim(&[partition(0)]).unwrap().checkpoint), owned(&[(0, 7)]));
 }
 
 #[test]
@@ -110,17 +108,54 @@ fn a_partition_that_comes_back_comes_from_where_others_have_sealed_it() {
     b.write_events(&events(2, 2)).unwrap();
     b.seal(&reading(&[(0, 9)])).unwrap();
     // a has not sealed since, and doesn't know yet that it was gone.
-    assert_eq!(positions(&a.claim(&[partition(0)]).unwrap()), owned(&[(0, 9)]));
+    assert_eq!(positions(&a.claim(&[partition(0)]).unwrap().checkpoint), owned(&[(0, 9)]));
     a.write_events(&events(4, 1)).unwrap();
     // A claim of something else repeats that 0 once went to b, which is no longer so.
-    assert_eq!(positions(&c.claim(&[partition(1)]).unwrap()), owned(&[(1, 5)]));
+    assert_eq!(positions(&c.claim(&[partition(1)]).unwrap().checkpoint), owned(&[(1, 5)]));
     let receipt = a.seal(&reading(&[(0, 10), (1, 5)])).unwrap();
     assert_eq!(positions(&receipt.checkpoint), owned(&[(0, 10)]));
-    assert_eq!(positions(&b.claim(&[partition(0), partition(1)]).unwrap()), owned(&[(0, 10), (1, 5)]));
+    assert_eq!(positions(&b.claim(&[partition(0), partition(1)]).unwrap().checkpoint), owned(&[(0, 10), (1, 5)]));
     b.write_events(&events(5, 1)).unwrap();
     b.seal(&reading(&[(0, 11), (1, 6)])).unwrap();
     assert_eq!(visible(root.path()), (0..6).collect::<Vec<_>>());
-    assert_eq!(positions(&c.claim(&[partition(0), partition(1)]).unwrap()), owned(&[(0, 11), (1, 6)]));
+    assert_eq!(positions(&c.claim(&[partition(0), partition(1)]).unwrap().checkpoint), owned(&[(0, 11), (1, 6)]));
+}
+
+pub(super) fn part(number: usize, bytes: &[u8]) -> super::PartState {
+    let (source, partition) = partition(number);
+    super::PartState { source, partition, bytes: bytes.to_vec() }
+}
+
+#[test]
+fn what_is_kept_of_a_partition_goes_with_it_from_hand_to_hand() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut a, _) = daemon(root.path(), "d-a");
+    let (large, small) = (vec![7; limits::STATE_INLINE_BYTES + 1], b"small".to_vec());
+    assert_eq!(a.claim(&[partition(0), partition(1)]).unwrap(), super::Claimed::default());
+    let parts = vec![part(0, &large), part(1, &small)];
+    a.seal(&Sealing { parts, state: b"of a".to_vec(), ..reading(&[(0, 10), (1, 20)]) }).unwrap();
+    // b claims and dies before it has sealed anything; c claims from b, and a has sealed something else meanwhile.
+    let (mut b, _) = daemon(root.path(), "d-b");
+    assert_eq!(b.claim(&[partition(0)]).unwrap().parts, [part(0, &large)]);
+    drop(b);
+    a.seal(&Sealing { parts: vec![part(1, b"newer")], state: b"of a, newer".to_vec(), ..reading(&[(0, 10), (1, 21)]) })
+        .unwrap();
+    let (mut c, _) = daemon(root.path(), "d-c");
+    let claimed = c.claim(&[partition(0)]).unwrap();
+    assert_eq!((positions(&claimed.checkpoint), claimed.parts), (owned(&[(0, 10)]), vec![part(0, &large)]));
+    assert_eq!(claimed.inherited, [b"of a, newer".to_vec()], "b has sealed nothing of it, a has");
+    // A state alone is worth a seal; what it replaces is removed.
+    c.seal(&Sealing { parts: vec![part(0, &small)], ..reading(&[(0, 10)]) }).unwrap();
+    let states =
+        |chain: &str| fs::read_dir(root.path().join("_headrig/p/state").join(chain)).map_or(0, Iterator::count);
+    assert_eq!((states("d-a"), states("d-c")), (0, 0), "the large one is gone, wherever it was");
+    drop(c);
+    let (mut c, _) = daemon(root.path(), "d-c");
+    let claimed = c.claim(&[partition(0)]).unwrap();
+    assert_eq!(claimed.parts, [part(0, &small)]);
+    // And a has nothing of it any more, not even its state.
+    let error = a.seal(&Sealing { parts: vec![part(0, &large)], ..reading(&[(0, 10), (1, 21)]) }).unwrap_err();
+    assert!(matches!(error, ArchiveError::Taken { .. }), "{error}");
 }
 
 #[test]
@@ -145,12 +180,42 @@ fn old_seals_are_folded_and_nothing_is_forgotten() {
     assert_eq!(summaries[1].spans[0].start, Some(255));
     assert_eq!((summaries[1].spans.len(), summaries[1].spans[0].end), (1, 511));
     drop(archive);
+    let live = super::live_files(root.path().to_str().unwrap()).unwrap();
+    assert_eq!((live.files.len(), live.notes), (5, Vec::new()), "what is folded is still live");
     let (_, opened) = Archive::open(plan(root.path(), &["date"]), EventTime::from_micros(START)).unwrap();
     assert_eq!((opened.own, opened.state), (at(seals), vec![seals as u8; 5_000]));
 }
 
+/// While seals are put and folded away, a reader sees each row that was there once, and never fewer than before.
+#[test]
+fn what_is_live_only_grows_while_it_is_read() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut archive, _) = open(root.path());
+    let seals = limits::FOLD_ENTRIES + 40;
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let (mut seen, mut rounds) = (0, 0);
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let live = super::live_files(root.path().to_str().unwrap()).unwrap();
+                assert_eq!(live.notes, Vec::<String>::new());
+                assert!(live.files.len() >= seen, "{} files after {seen}", live.files.len());
+                (seen, rounds) = (live.files.len(), rounds + 1);
+            }
+            rounds
+        });
+        for number in 1..=seals {
+            archive.write_events(&events(3 * number as i64, 1)).unwrap();
+            archive.seal(&Sealing { records: 1, ..sealing(number) }).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(reader.join().unwrap() > 1);
+    });
+    assert_eq!(super::live_files(root.path().to_str().unwrap()).unwrap().files.len() as u64, seals);
+}
+
 fn flaws(root: &Path, deep: bool) -> Vec<String> {
-    let report = super::verify(root.to_str().unwrap(), deep, |_, _| {}).unwrap();
+    let report = super::verify(root.to_str().unwrap(), super::Look { deep, audit: false }, |_, _| {}).unwrap();
     let shown = |finding: &super::Finding| {
         format!("{:?} {}", finding.flaw, finding.detail.replace(root.to_str().unwrap(), "A"))
     };
@@ -169,7 +234,7 @@ fn verify_finds_nothing_in_a_sound_archive_and_names_each_flaw() {
     let mut unplaced = archive.prepare(&Sealing { records: 3, ..sealing(50) }).unwrap();
     let home = root.path().join("_headrig/auto/chains/main");
     assert_eq!(flaws(root.path(), true), Vec::<String>::new(), "what is staged is no flaw");
-    let report = super::verify(root.path().to_str().unwrap(), false, |_, _| {}).unwrap();
+    let report = super::verify(root.path().to_str().unwrap(), super::Look::default(), |_, _| {}).unwrap();
     assert_eq!((report.notes.len(), report.pipelines[0].records, report.pipelines[0].rows["data"]), (1, 20, 12));
 
     archive.commit(&mut unplaced).unwrap();
@@ -245,63 +310,4 @@ fn a_partition_whose_identity_grows_stays_the_same() {
     drop(archive);
     assert_eq!(open(root.path()).1, Checkpoint::default(), "what the flow forgets is forgotten");
     assert_eq!(flaws(root.path(), false), Vec::<String>::new());
-}
-
-/// A writer of a bucket, where no lock keeps others out.
-fn writer(bucket: &Bucket, scratch: &Path, started: i64) -> (Archive, Opened) {
-    let place = Place::unlocked(Arc::new(Faulty::new(bucket, Faults::default())), "auto", scratch.to_owned());
-    Archive::open_at(place, plan(scratch, &["date"]), EventTime::from_micros(started)).unwrap()
-}
-
-fn keys(bucket: &Bucket, part: &str) -> Vec<String> {
-    bucket.objects().into_keys().filter(|key| key.contains(part)).collect()
-}
-
-fn assert_clean(bucket: &Bucket) {
-    let report = verify_in(&Faulty::new(bucket, Faults::default()), true, |_, _| {}).unwrap();
-    assert_eq!(report.findings, []);
-}
-
-#[test]
-fn what_a_dead_writer_left_in_a_bucket_goes_with_the_first_seal_of_the_next() {
-    let (bucket, first, second) = (Bucket::default(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let large = |position| Sealing { state: vec![7; limits::STATE_INLINE_BYTES + 1], records: 3, ..sealing(position) };
-    let (mut dead, _) = writer(&bucket, first.path(), START);
-    dead.write_events(&events(0, 3)).unwrap();
-    dead.prepare(&large(3)).unwrap();
-    drop(dead);
-    let left = || (keys(&bucket, "/staging/").len(), keys(&bucket, "/state/").len());
-    assert_eq!(left(), (1, 1));
-    let (mut next, _) = writer(&bucket, second.path(), START + 1);
-    next.write_events(&events(0, 3)).unwrap();
-    assert_eq!(left(), (1, 1), "until then it may only be silent");
-    next.seal(&large(3)).unwrap();
-    assert_eq!(left(), (0, 1), "its own state stays");
-    // Later ones are looked for no more, by this writer.
-    next.write_events(&events(3, 3)).unwrap();
-    next.seal(&large(6)).unwrap();
-    assert_eq!(left(), (0, 1));
-    drop(next);
-    assert_clean(&bucket);
-    assert_eq!(writer(&bucket, second.path(), START + 2).1.state, large(6).state);
-}
-
-#[test]
-fn a_silent_writer_that_seals_before_the_next_one_finds_its_files() {
-    let (bucket, first, second) = (Bucket::default(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (mut silent, _) = writer(&bucket, first.path(), START);
-    silent.write_events(&events(0, 3)).unwrap();
-    let mut entry = silent.prepare(&Sealing { records: 3, ..sealing(3) }).unwrap();
-    let (mut next, _) = writer(&bucket, second.path(), START + 1);
-    next.write_events(&events(0, 3)).unwrap();
-    silent.commit(&mut entry).unwrap();
-    assert!(matches!(next.seal(&sealing(3)), Err(ArchiveError::Conflict { .. })));
-    drop((silent, next));
-    let (mut last, opened) = writer(&bucket, second.path(), START + 2);
-    assert_eq!(opened.own, at(3));
-    last.write_events(&events(3, 3)).unwrap();
-    last.seal(&Sealing { records: 3, ..sealing(6) }).unwrap();
-    drop(last);
-    assert_eq!(keys(&bucket, "/staging/"), Vec::<String>::new());
-    assert_clean(&bucket);
 }

@@ -5,9 +5,11 @@ use super::filling::{FileFormat, Written};
 use super::lines::Compression;
 use super::settings::{self, StoreConfig};
 use super::store::Store;
-use super::{ArchiveError, Config};
-use crate::place::{Problem, did_you_mean};
+use super::{ArchiveError, CompactConfig, Config, KeepConfig, Kind};
+use crate::place::{Located, Problem, did_you_mean};
 use crate::record::schema::{ColumnType, Schema};
+use crate::time::Span;
+use crate::units::ByteSize;
 use object_store::ObjectStoreScheme;
 use std::path::PathBuf;
 
@@ -23,16 +25,43 @@ impl Config {
                 problems.push(found);
             }
         }
-        problems.extend(self.check_store());
-        if let Some(compression) = self.compression.as_ref().filter(|_| self.format == FileFormat::Parquet) {
-            let problem =
-                compression.problem("cannot use `compression` with Parquet, which packs each column by itself");
-            problems.push(problem.hint("leave it out, or write `format: jsonl`"));
+        problems.extend(self.compact.iter().flat_map(check_compact));
+        problems.extend(self.check_lines());
+        for kind in Kind::ALL {
+            problems.extend(
+                self.retain.iter().filter_map(|retain| retain.of(kind)).flat_map(|keep| self.check_keep(kind, keep)),
+            );
         }
+        problems.extend(self.check_store());
         if self.tables.value.is_empty() {
             let problem = self.tables.problem("cannot keep an archive without tables");
             problems
                 .push(problem.hint("name those to write, as in `tables: [windows, alerts]`, or leave `archive:` out"));
+        }
+        problems
+    }
+
+    /// What Parquet has and JSON Lines don't, and the other way round.
+    fn check_lines(&self) -> Vec<Problem> {
+        if self.format == FileFormat::Parquet {
+            let problem = |given: &Located<Compression>| {
+                given.problem("cannot use `compression` with Parquet, which packs each column by itself")
+            };
+            let problem = self.compression.as_ref().map(problem);
+            return problem.into_iter().map(|found| found.hint("leave it out, or write `format: jsonl`")).collect();
+        }
+        let mut problems = Vec::new();
+        if let Some(compact) = self.compact.as_ref().filter(|compact| compact.value.enabled) {
+            let problem = compact.problem("cannot compact JSON Lines, only Parquet is written again");
+            problems
+                .push(problem.hint(
+                    "leave `compact` out, or write `format: parquet`; a longer `flush.every` makes larger files",
+                ));
+        }
+        let keeps = Kind::ALL.into_iter().filter_map(|kind| self.retain.as_ref()?.of(kind));
+        for cold in keeps.filter_map(|keep| keep.cold.as_ref()) {
+            let problem = cold.url.problem("cannot move JSON Lines to a colder archive, only Parquet is written again");
+            problems.push(problem.hint("leave `cold` out, or write `format: parquet`"));
         }
         problems
     }
@@ -64,6 +93,39 @@ impl Config {
         let mut problem = self.url.problem(error.to_string());
         problem.hint = error.hint();
         Some(problem)
+    }
+
+    fn check_keep(&self, kind: Kind, keep: &KeepConfig) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if kind == Kind::Data && !self.partition_by.iter().any(|level| level.value == "date") {
+            let problem =
+                keep.keep.problem("cannot let rows of `data` go by their age, no folder says which day they are of");
+            problems.push(problem.hint("partition by it: `partition_by: [date]`"));
+        }
+        if keep.keep.value < LEAST_KEEP {
+            let problem = keep.keep.problem(format!("cannot keep rows for {} only", keep.keep.value));
+            problems.push(problem.hint(format!("expected at least {LEAST_KEEP}")));
+        }
+        let Some(cold) = &keep.cold else { return problems };
+        if let Err(bad) = location(&cold.url.value) {
+            let problem = cold.url.problem(format!("cannot use {:?} as an archive: {bad}", cold.url.value));
+            problems.push(problem.hint("use a folder or a bucket, as in s3://logs-cold/app"));
+        } else if cold.url.value.trim_end_matches('/') == self.url.value.trim_end_matches('/') {
+            let problem = cold.url.problem("cannot move rows to where they are");
+            problems.push(problem.hint("give `cold.url` another bucket, prefix or folder than `archive.url`"));
+        }
+        if cold.keep.value <= keep.keep.value {
+            let text = format!(
+                "cannot keep rows there until they are {} old, they come when they are {}",
+                cold.keep.value, keep.keep.value
+            );
+            problems.push(cold.keep.problem(text).hint("`cold.keep` is the age at which rows go for good, as in 365d"));
+        }
+        if !(1..=22).contains(&cold.level.value) {
+            let problem = cold.level.problem(format!("cannot compress with level {}", cold.level.value));
+            problems.push(problem.hint("expected 1 to 22"));
+        }
+        problems
     }
 
     fn check_url(&self) -> Option<Problem> {
@@ -106,6 +168,29 @@ impl Config {
     pub(crate) fn location(&self) -> Result<Location, ArchiveError> {
         location_of(&self.url.value)
     }
+}
+
+/// Least age at which rows may go.
+const LEAST_KEEP: Span = Span::from_secs(3_600);
+/// Least sizes and times of compaction.
+const LEAST_FILES: usize = 2;
+const LEAST_SIZE: ByteSize = ByteSize(1_000_000);
+const LEAST_EVERY: Span = Span::from_secs(1);
+
+fn check_compact(compact: &Located<CompactConfig>) -> Vec<Problem> {
+    let CompactConfig { files, size, every, .. } = &compact.value;
+    let mut problems = Vec::new();
+    if files.get() < LEAST_FILES {
+        problems.push(compact.problem("cannot make one file of one").hint("expected `files` of at least 2"));
+    }
+    if *size < LEAST_SIZE {
+        let problem = compact.problem(format!("cannot make files of {size} only"));
+        problems.push(problem.hint("expected a `size` of at least 1MB; 128MB to 512MB read well"));
+    }
+    if *every < LEAST_EVERY {
+        problems.push(compact.problem(format!("cannot look for work every {every}")).hint("expected at least 1s"));
+    }
+    problems
 }
 
 /// Where an archive is.
@@ -152,11 +237,7 @@ fn location(url: &str) -> Result<Location, BadUrl> {
 }
 
 /// What is wrong with one entry of `partition_by`, and its remedy.
-fn check_level(
-    name: &str,
-    before: &[crate::place::Located<String>],
-    schema: &Schema,
-) -> Option<(String, Option<String>)> {
+fn check_level(name: &str, before: &[Located<String>], schema: &Schema) -> Option<(String, Option<String>)> {
     if before.iter().any(|b| b.value == name) {
         return Some((format!("cannot partition by {name:?} twice"), None));
     }
@@ -192,7 +273,6 @@ fn check_level(
 mod tests {
     use super::*;
     use crate::archive::table::tests::schema;
-    use crate::place::Located;
 
     fn check(url: &str, partition_by: &[&str]) -> Vec<String> {
         let config = Config {
@@ -204,6 +284,9 @@ mod tests {
             patience: None,
             flush: super::super::FlushConfig::default(),
             tables: Located::nowhere(crate::archive::Kind::ALL.to_vec()),
+            compact: None,
+            retain: None,
+            audit: false,
         };
         config.check(&schema()).into_iter().map(|p| format!("{} ({})", p.message, p.hint.unwrap_or_default())).collect()
     }

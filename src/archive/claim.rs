@@ -6,7 +6,8 @@
 //! fixes where the new holder begins. What nobody has read yet is claimed from the chain [`chain::ORIGIN`].
 
 use super::ArchiveError;
-use super::chain::{self, Act, Entry, FORMAT, Given, Keys, ORIGIN};
+use super::audit;
+use super::chain::{self, Act, Entry, FORMAT, Given, Keys, ORIGIN, StateRef};
 use super::seal;
 use super::store::Store;
 use crate::limits;
@@ -22,6 +23,8 @@ pub(crate) struct Holder {
     pub(crate) chain: String,
     pub(crate) epoch: u64,
     pub(crate) at: Option<PartitionPosition>,
+    /// What was kept of it there.
+    pub(crate) state: Option<StateRef>,
 }
 
 /// Who claims.
@@ -30,6 +33,8 @@ pub(crate) struct Claimant<'c> {
     pub(crate) pipeline: &'c str,
     pub(crate) chain: &'c str,
     pub(crate) writer: &'c str,
+    /// Whether entries carry the hash of the one before.
+    pub(crate) audit: bool,
 }
 
 /// The holder of every partition, by the newest entries of all chains. The largest epoch tells; within it a chain that holds
@@ -45,17 +50,52 @@ pub(crate) fn holders(heads: &[Entry]) -> BTreeMap<Name, Holder> {
     for entry in heads {
         for given in &entry.given {
             let name = (given.source.clone(), given.partition.clone());
-            offer(name, Holder { chain: given.to.clone(), epoch: given.epoch, at: given.at.clone() }, false);
+            let (at, state) = (given.at.clone(), given.state.clone());
+            offer(name, Holder { chain: given.to.clone(), epoch: given.epoch, at, state }, false);
         }
     }
     for entry in heads {
         for held in &entry.holds {
             let name = (held.at.source.clone(), held.at.partition.clone());
-            let holder = Holder { chain: entry.chain.clone(), epoch: held.epoch, at: Some(held.at.clone()) };
-            offer(name, holder, true);
+            let (at, state) = (Some(held.at.clone()), held.state.clone());
+            offer(name, Holder { chain: entry.chain.clone(), epoch: held.epoch, at, state }, true);
         }
     }
     holders
+}
+
+/// The chains, but for `own`, whose newest seals may have said something of `wanted` that `own` has not repeated: those that they were claimed
+/// from and, where one of them has sealed nothing of it, those before. The oldest first.
+pub(crate) fn predecessors(heads: &[Entry], own: &str, wanted: &[Name]) -> Vec<String> {
+    let mut chains: Vec<String> = Vec::new();
+    for (source, partition) in wanted {
+        let is_it = |given: &&Given| given.source == *source && given.partition == *partition;
+        let mut given: Vec<(&Given, &str)> =
+            heads.iter().flat_map(|head| head.given.iter().filter(is_it).map(|given| (given, &*head.chain))).collect();
+        given.sort_by_key(|(given, _)| std::cmp::Reverse(given.epoch));
+        let Some((newest, _)) = given.first().copied() else { continue };
+        let mut held = heads.iter().filter(|head| head.chain == own).flat_map(|head| &head.holds);
+        let repeated = held.any(|held| {
+            (&held.at.source, &held.at.partition) == (source, partition) && newest.at.as_ref() != Some(&held.at)
+        });
+        if repeated {
+            continue;
+        }
+        let mut line: Vec<&str> = Vec::new();
+        for (given, chain) in given {
+            // One that was given away where it had come from has said nothing of it.
+            if given.at != newest.at {
+                break;
+            }
+            line.push(chain);
+        }
+        for chain in line.into_iter().rev() {
+            if chain != own && chain != ORIGIN && !chains.iter().any(|known| known == chain) {
+                chains.push(chain.to_owned());
+            }
+        }
+    }
+    chains
 }
 
 /// Makes `wanted` this chain's own, wherever they are, and returns all that it holds of them.
@@ -98,7 +138,7 @@ fn take(
 ) -> Result<(), ArchiveError> {
     if let Some(head) = head {
         // Its writer may have died with files sealed and not placed, and only the newest seal is looked at.
-        seal::place(store, head)?;
+        seal::place_again(store, keys, head)?;
     }
     let is_claimed = |source: &str, partition: &str| names.iter().any(|name| name.0 == source && name.1 == partition);
     let mut given: Vec<Given> = head.map_or_else(Vec::new, |head| head.given.clone());
@@ -109,6 +149,7 @@ fn take(
             source: name.0.clone(),
             partition: name.1.clone(),
             at: holder.and_then(|holder| holder.at.clone()),
+            state: holder.and_then(|holder| holder.state.clone()),
             epoch: holder.map_or(1, |holder| holder.epoch + 1),
             to: claimant.chain.to_owned(),
         });
@@ -122,7 +163,9 @@ fn take(
         writer: claimant.writer.to_owned(),
         holds: holds.into_iter().filter(|held| !is_claimed(&held.at.source, &held.at.partition)).collect(),
         given,
+        before: audit::link(claimant.audit, head.and_then(|head| head.sha256.clone())),
         act: Act::Claim { by: claimant.chain.to_owned() },
+        sha256: None,
     };
     chain::append(store, keys, &entry).map(drop)
 }

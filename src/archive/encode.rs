@@ -8,7 +8,7 @@ use super::ArchiveError;
 use super::crew::Crew;
 use super::dictionary::{DictionaryColumn, has_few_values};
 use super::patience::PatientFile;
-use super::table::{Coding, Table, ZSTD_LEVEL};
+use super::table::{Coding, Table};
 use crate::limits;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Field, SchemaRef};
@@ -30,6 +30,7 @@ pub(super) struct Encoder {
     factory: ArrowRowGroupWriterFactory,
     schema: SchemaRef,
     codings: Arc<[Coding]>,
+    zstd_level: i32,
     /// Rows that are not encoded yet.
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
@@ -87,8 +88,20 @@ impl Encoder {
         let (writer, factory) =
             writer.and_then(ArrowWriter::into_serialized_writer).map_err(ArchiveError::encode(&path))?;
         let schema = table.arrow.clone();
-        let (codings, waiting) = (table.codings.clone(), Vec::new());
-        Ok(Self { path, writer, factory, schema, codings, waiting, waiting_rows: 0, waiting_bytes: 0, group: None })
+        let (codings, zstd_level, waiting) = (table.codings.clone(), table.zstd_level, Vec::new());
+        let (waiting_rows, waiting_bytes) = (0, 0);
+        Ok(Self {
+            path,
+            writer,
+            factory,
+            schema,
+            codings,
+            zstd_level,
+            waiting,
+            waiting_rows,
+            waiting_bytes,
+            group: None,
+        })
     }
 
     /// Adds an entry to the footer.
@@ -198,7 +211,7 @@ impl Encoder {
         };
         let column = self.writer.schema_descr().column(index);
         let bloom = self.writer.properties().bloom_filter_properties(column.path()).is_some();
-        dictionary.then(|| ColumnWriter::Dictionary(Box::new(DictionaryColumn::new(column, ZSTD_LEVEL, bloom))))
+        dictionary.then(|| ColumnWriter::Dictionary(Box::new(DictionaryColumn::new(column, self.zstd_level, bloom))))
     }
 
     fn end_group(&mut self, crew: &Crew) -> Result<(), ArchiveError> {

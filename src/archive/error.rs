@@ -1,5 +1,6 @@
 //! What can go wrong with an archive, and what to do about it.
 
+use crate::time::EventTime;
 use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
 use std::io;
@@ -34,6 +35,14 @@ pub enum ArchiveError {
     Encode { path: PathBuf, cause: ParquetError },
     #[error("cannot arrange rows for the archive: {0}")]
     Arrange(#[from] ArrowError),
+    #[error("cannot rewrite {}: {detail}", path.display())]
+    Rewrite { path: PathBuf, detail: String },
+    #[error("cannot believe the clock, which says {now}: the archive's newest {what} is of {newest}")]
+    Clock { now: EventTime, newest: EventTime, what: &'static str },
+    #[error("cannot keep the archive of pipeline {pipeline} in shape, another headrig is at it")]
+    Busy { pipeline: String },
+    #[error("cannot finish the upkeep of the archive, it was told to stop")]
+    Stopped,
     #[error("cannot go on with the archive {} after an earlier error", path.display())]
     Broken { path: PathBuf },
 }
@@ -80,6 +89,16 @@ impl ArchiveError {
             Self::Devices { .. } => Some("keep the whole archive folder on one file system".into()),
             Self::Broken { .. } => Some("open the archive again; it goes on from its newest seal".into()),
             Self::None { .. } => Some("name the folder that `archive.url` has in the pipeline file".into()),
+            Self::Rewrite { .. } => {
+                Some("see what `headrig verify --deep` says of it; files that cannot be rewritten stay as they are".into())
+            }
+            Self::Clock { .. } => Some(
+                "nothing is deleted by a clock that is a week ahead of the archive; see that it is right, and run `headrig retain` \
+                 with --trust-clock once"
+                    .into(),
+            ),
+            Self::Busy { .. } => Some("let it finish, and try again".into()),
+            Self::Stopped => Some("what was begun is thrown away; the next run does it".into()),
             Self::Url { .. } | Self::Encode { .. } | Self::Arrange(_) => None,
         }
     }

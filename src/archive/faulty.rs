@@ -165,14 +165,7 @@ impl Store for Faulty {
     fn place(&self, files: &[Placement]) -> Result<(), ArchiveError> {
         for file in files {
             if self.size(&file.to)? != Some(file.bytes) {
-                let copied = self.call(&file.to, |world| {
-                    let staged = world.objects.get(&file.from).cloned();
-                    staged.map(|bytes| world.objects.insert(file.to.clone(), bytes)).is_some()
-                })?;
-                if !copied && self.size(&file.to)? != Some(file.bytes) {
-                    let detail = "is missing, and so is its staged copy".to_owned();
-                    return Err(ArchiveError::Corrupt { path: file.to.clone().into(), detail });
-                }
+                self.copy(file)?;
             }
             self.remove(&file.from)?;
         }
@@ -181,5 +174,17 @@ impl Store for Faulty {
 
     fn remove(&self, key: &str) -> Result<(), ArchiveError> {
         self.call(key, |world| drop(world.objects.remove(key)))
+    }
+
+    fn copy(&self, file: &Placement) -> Result<(), ArchiveError> {
+        let copied = self.call(&file.to, |world| {
+            let from = world.objects.get(&file.from).cloned();
+            from.map(|bytes| world.objects.insert(file.to.clone(), bytes)).is_some()
+        })?;
+        if copied || self.size(&file.to)? == Some(file.bytes) {
+            return Ok(());
+        }
+        let detail = "is missing, and so is its staged copy".to_owned();
+        Err(ArchiveError::Corrupt { path: file.to.clone().into(), detail })
     }
 }

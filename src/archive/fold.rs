@@ -23,6 +23,9 @@ pub(crate) struct Summary {
     pub(crate) records: u64,
     pub(crate) filtered: u64,
     pub(crate) files: Vec<StagedFile>,
+    /// The entries as they were, of an archive with `audit: true`: they prove that nothing was changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) entries: Vec<String>,
 }
 
 impl Summary {
@@ -60,12 +63,24 @@ pub(crate) fn fold_when_due(store: &dyn Store, keys: &Keys, chain: &str, newest:
     if let (Some(from), Some(through)) = (fresh.first().copied(), fresh.last().copied()) {
         let (spans, files) = (Vec::new(), Vec::new());
         let format = chain::FORMAT;
-        let mut summary =
-            Summary { format, chain: chain.to_owned(), from, through, spans, records: 0, filtered: 0, files };
+        let mut summary = Summary {
+            format,
+            chain: chain.to_owned(),
+            from,
+            through,
+            spans,
+            records: 0,
+            filtered: 0,
+            files,
+            entries: Vec::new(),
+        };
         for number in &fresh {
-            if let Some(entry) = chain::entry(store, keys, chain, *number)? {
-                summary.add(entry.act);
+            let Some(entry) = chain::entry(store, keys, chain, *number)? else { continue };
+            if entry.before.is_some() || !summary.entries.is_empty() {
+                let text = store.read(&keys.entry(chain, *number))?.unwrap_or_default();
+                summary.entries.push(String::from_utf8_lossy(&text).into_owned());
             }
+            summary.add(entry.act);
         }
         let text = serde_json::to_vec(&summary).expect("a summary is JSON");
         // Entries never change, so a summary that is there already says the same.

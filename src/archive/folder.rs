@@ -3,11 +3,12 @@
 use super::ArchiveError;
 use super::disk;
 use super::store::{Placement, Store};
+use super::swap;
 use rustix::fs::FlockOperation;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,18 +16,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const ASIDE: &str = "_headrig";
 /// How their names begin.
 const PUT: &str = ".put-";
+/// The file that is locked while files are moved to where readers look.
+const GATE: &str = ".gate";
 
 /// The folder of an archive.
 #[derive(Debug)]
 pub(crate) struct Folder {
     root: PathBuf,
-    /// Files begun, so that no two have one name.
-    scratch: AtomicU64,
 }
+
+/// Files begun by this process, so that no two have one name: several pipelines may write one archive.
+static BEGUN: AtomicU64 = AtomicU64::new(0);
 
 impl Folder {
     pub(crate) fn new(root: PathBuf) -> Self {
-        Self { root, scratch: AtomicU64::new(0) }
+        Self { root }
     }
 
     /// Removes what processes that died while they put something have left.
@@ -42,6 +46,18 @@ impl Folder {
         Ok(())
     }
 
+    /// Held while files are moved to where readers look: shared by those who add to folders, alone by who replaces one.
+    fn gate(&self, operation: FlockOperation) -> Result<File, ArchiveError> {
+        let folder = self.root.join(ASIDE);
+        disk::make_folder(&folder)?;
+        let path = folder.join(GATE);
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(ArchiveError::io("open", &path))?;
+        let locked = rustix::io::retry_on_intr(|| rustix::fs::flock(&file, operation));
+        locked.map_err(|error| ArchiveError::io("lock", &path)(error.into()))?;
+        Ok(file)
+    }
+
     fn path(&self, key: &str) -> Result<PathBuf, ArchiveError> {
         disk::below(&self.root, key).ok_or_else(|| ArchiveError::Corrupt {
             path: self.root.clone(),
@@ -53,10 +69,9 @@ impl Folder {
     fn write_aside(&self, bytes: &[u8]) -> Result<(PathBuf, File), ArchiveError> {
         let folder = self.root.join(ASIDE);
         disk::make_folder(&folder)?;
-        let number = self.scratch.fetch_add(1, Ordering::Relaxed);
+        let number = BEGUN.fetch_add(1, Ordering::Relaxed);
         let path = folder.join(format!("{PUT}{}-{number}", std::process::id()));
-        let written = File::create(&path).and_then(|mut file| {
-            rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)?;
+        let written = begin(&path).and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()?;
             Ok(file)
@@ -72,7 +87,18 @@ impl Folder {
     }
 }
 
-fn parent(path: &Path) -> &Path {
+/// Makes a file and locks it. One that another writer has swept away in between is made again.
+fn begin(path: &Path) -> std::io::Result<File> {
+    loop {
+        let file = File::create(path)?;
+        rustix::fs::flock(&file, FlockOperation::LockShared)?;
+        if file.metadata()?.nlink() > 0 {
+            return Ok(file);
+        }
+    }
+}
+
+pub(super) fn parent(path: &Path) -> &Path {
     path.parent().expect("a file has a folder")
 }
 
@@ -170,6 +196,8 @@ impl Store for Folder {
     }
 
     fn place(&self, files: &[Placement]) -> Result<(), ArchiveError> {
+        // Nobody puts another folder in the place of one that a file is about to be moved into.
+        let _shared = self.gate(FlockOperation::LockShared)?;
         let mut touched = BTreeSet::new();
         for file in files {
             let (staged, target) = (self.path(&file.from)?, self.path(&file.to)?);
@@ -194,10 +222,62 @@ impl Store for Folder {
             removed => removed.map_err(ArchiveError::io("remove", &path)),
         }
     }
+
+    /// Folders that are left empty go, too.
+    fn remove_all(&self, keys: &[String]) -> Result<(), ArchiveError> {
+        keys.iter().try_for_each(|key| self.remove(key))?;
+        let folders: BTreeSet<PathBuf> =
+            keys.iter().filter_map(|key| Some(parent(&self.path(key).ok()?).to_owned())).collect();
+        // What is gone stays gone after a power cut.
+        folders.iter().filter(|folder| folder.is_dir()).try_for_each(|folder| disk::sync_folder(folder))?;
+        let _alone = self.gate(FlockOperation::LockExclusive)?;
+        for key in keys {
+            let mut folder = key.as_str();
+            // Never the table's own folder.
+            while let Some((above, _)) = folder.rsplit_once('/').filter(|(above, _)| above.contains('/')) {
+                if fs::remove_dir(self.path(above)?).is_err() {
+                    break;
+                }
+                folder = above;
+            }
+        }
+        Ok(())
+    }
+
+    fn copy(&self, file: &Placement) -> Result<(), ArchiveError> {
+        let (from, to) = (self.path(&file.from)?, self.path(&file.to)?);
+        disk::make_folder(parent(&to))?;
+        match fs::hard_link(&from, &to) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            linked => linked.map_err(ArchiveError::io("place", &to))?,
+        }
+        disk::sync_folder(parent(&to))
+    }
+
+    fn replace(&self, added: &[Placement], removed: &[Placement]) -> Result<(), ArchiveError> {
+        for file in added.iter().chain(removed) {
+            self.path(&file.from).and(self.path(&file.to))?;
+        }
+        let _alone = self.gate(FlockOperation::LockExclusive)?;
+        if let Some(folder) = swap::one_folder(added, removed)
+            && swap::swap(&self.root, folder, added, removed)?
+        {
+            return Ok(());
+        }
+        swap::one_by_one(&self.root, added, removed)
+    }
+
+    fn swaps(&self) -> bool {
+        swap::works(&self.root.join(ASIDE))
+    }
+
+    fn local(&self, key: &str) -> Option<PathBuf> {
+        self.path(key).ok()
+    }
 }
 
 /// Whether a sealed file has been moved already; an error when it is gone or not the one that was sealed.
-fn is_in_place(staged: &Path, target: &Path, bytes: u64) -> Result<bool, ArchiveError> {
+pub(super) fn is_in_place(staged: &Path, target: &Path, bytes: u64) -> Result<bool, ArchiveError> {
     let corrupt = |path: &Path, detail: String| Err(ArchiveError::Corrupt { path: path.to_owned(), detail });
     match (disk::size(staged)?, disk::size(target)?) {
         (None, None) => corrupt(target, "is missing, and so is its staged copy".to_owned()),
@@ -224,6 +304,30 @@ mod tests {
         store.sweep().unwrap();
         assert_eq!(store.list("_headrig").unwrap(), Vec::<String>::new());
         assert_eq!(store.list("nowhere").unwrap(), Vec::<String>::new());
+    }
+
+    /// As two pipelines of one daemon do, while another daemon starts.
+    #[test]
+    fn writers_side_by_side_are_not_in_each_others_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = || Folder::new(folder.path().to_owned());
+        let put = |name: &str| {
+            let store = store();
+            for number in 0..100 {
+                store.put(&format!("{name}/{number}"), name.as_bytes()).unwrap();
+                assert!(store.put_if_absent(&format!("{name}/{number}.json"), name.as_bytes()).unwrap());
+                store.sweep().unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            for name in ["a", "b", "c"] {
+                scope.spawn(move || put(name));
+            }
+        });
+        for name in ["a", "b", "c"] {
+            assert_eq!(store().list(name).unwrap().len(), 200);
+            assert_eq!(store().read(&format!("{name}/7")).unwrap().unwrap(), name.as_bytes());
+        }
     }
 
     #[test]

@@ -1,25 +1,22 @@
-//! Looking into files of an archive: do they hold what their seals say?
+//! Looking into files of an archive: one row group at a time, so that a large file needs no more memory than a small one.
 
 use super::ArchiveError;
-use super::lines;
+use super::digest::Digest;
+use super::lines_read;
 use super::staging::StagedFile;
 use super::store::Store;
 use super::table::Kind;
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::TimestampMicrosecondType;
+use crate::limits;
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use bytes::Bytes;
-use flate2::read::MultiGzDecoder;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::reader::{ChunkReader, Length};
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use std::fmt;
-use std::io::{self, BufRead, BufReader, Cursor, Read};
-
-/// Bytes of an object that are asked for at once.
-const PIECE: u64 = 4 << 20;
-/// Longest line that is read, in bytes: several times what the largest record can become.
-const LINE_BYTES: u64 = 64 << 20;
+use std::io::Cursor;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// One object, as the Parquet reader wants it.
 struct Object<'s> {
@@ -58,155 +55,163 @@ impl ChunkReader for Object<'_> {
     }
 }
 
+/// The bytes of one row group, where they are in their file.
+struct Part {
+    start: u64,
+    bytes: Bytes,
+    /// Of the whole file.
+    length: u64,
+}
+
+impl Length for Part {
+    fn len(&self) -> u64 {
+        self.length
+    }
+}
+
+impl ChunkReader for Part {
+    type T = Cursor<Bytes>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        let length = self.bytes.len() as u64 + self.start;
+        self.get_bytes(start, usize::try_from(length.saturating_sub(start)).unwrap_or(0)).map(Cursor::new)
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let from = start.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
+        match from.and_then(|from| Some(from..from.checked_add(length)?)).filter(|range| range.end <= self.bytes.len())
+        {
+            Some(range) => Ok(self.bytes.slice(range)),
+            None => Err(ParquetError::EOF("a column lies outside of its row group".to_owned())),
+        }
+    }
+}
+
+/// A Parquet file of an archive.
+pub(super) struct Parquet<'s> {
+    store: &'s dyn Store,
+    key: String,
+    length: u64,
+    pub(super) metadata: Arc<ParquetMetaData>,
+    arrow: ArrowReaderMetadata,
+}
+
+impl<'s> Parquet<'s> {
+    /// Reads the footer of the object at `key`, which has `length` bytes.
+    pub(super) fn open(store: &'s dyn Store, key: &str, length: u64) -> Result<Self, ArchiveError> {
+        let failed = |cause| fail(store, key, cause);
+        let object = Object { store, key, bytes: length };
+        let metadata = Arc::new(ParquetMetaDataReader::new().parse_and_finish(&object).map_err(failed)?);
+        let arrow = ArrowReaderMetadata::try_new(Arc::clone(&metadata), ArrowReaderOptions::new()).map_err(failed)?;
+        Ok(Self { store, key: key.to_owned(), length, metadata, arrow })
+    }
+
+    pub(super) fn schema(&self) -> &SchemaRef {
+        self.arrow.schema()
+    }
+
+    /// Calls `each` with all rows, in batches of some [`limits::UPKEEP_BATCH_BYTES`].
+    pub(super) fn read(
+        &self,
+        mut each: impl FnMut(RecordBatch) -> Result<(), ArchiveError>,
+    ) -> Result<(), ArchiveError> {
+        let failed = |cause| fail(self.store, &self.key, cause);
+        for (number, group) in self.metadata.row_groups().iter().enumerate() {
+            let ranges = group.columns().iter().map(|column| column.byte_range());
+            let (start, end) =
+                ranges.fold((u64::MAX, 0), |(low, high), (start, length)| (low.min(start), high.max(start + length)));
+            let object = Object { store: self.store, key: &self.key, bytes: self.length };
+            let bytes = object.range(start, end.saturating_sub(start)).map_err(failed)?;
+            let part = Part { start, bytes, length: self.length };
+            let rows = usize::try_from(group.num_rows()).unwrap_or(0).max(1);
+            let row_bytes = usize::try_from(group.total_byte_size()).unwrap_or(0) / rows;
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(part, self.arrow.clone());
+            let reader = builder.with_row_groups(vec![number]).with_batch_size(batch_rows(row_bytes)).build();
+            for batch in reader.map_err(failed)? {
+                each(batch.map_err(|cause| failed(cause.into()))?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rows of so many bytes that are read at once.
+fn batch_rows(row_bytes: usize) -> usize {
+    (limits::UPKEEP_BATCH_BYTES / row_bytes.max(1)).clamp(16, limits::UPKEEP_BATCH_ROWS)
+}
+
+fn fail(store: &dyn Store, key: &str, cause: ParquetError) -> ArchiveError {
+    let path = PathBuf::from(store.show(key));
+    match cause {
+        ParquetError::External(inner) => match inner.downcast::<ArchiveError>() {
+            Ok(error) => *error,
+            Err(inner) => ArchiveError::Encode { path, cause: ParquetError::External(inner) },
+        },
+        cause => ArchiveError::Encode { path, cause },
+    }
+}
+
 /// What is different in a file from what was sealed: its number of rows; with `deep`, what the rows really are.
 pub(super) fn rows(store: &dyn Store, file: &StagedFile, deep: bool) -> Result<Option<String>, ArchiveError> {
-    if file.path.ends_with(".parquet") {
+    if file.is_parquet() {
         return parquet_rows(store, file, deep);
     }
     // Lines have no footer, and their length was looked at.
-    if deep { line_rows(store, file) } else { Ok(None) }
+    if deep { lines_read::rows(store, file) } else { Ok(None) }
 }
 
 fn parquet_rows(store: &dyn Store, file: &StagedFile, deep: bool) -> Result<Option<String>, ArchiveError> {
-    let path = std::path::PathBuf::from(store.show(&file.path));
-    let failed = |cause: ParquetError| match cause {
-        ParquetError::External(inner) => match inner.downcast::<ArchiveError>() {
-            Ok(error) => *error,
-            Err(inner) => ArchiveError::Encode { path: path.clone(), cause: ParquetError::External(inner) },
-        },
-        cause => ArchiveError::Encode { path: path.clone(), cause },
-    };
-    let object = Object { store, key: &file.path, bytes: file.bytes };
-    // The builder wants to own its reader and to read it from any thread; whole files are small enough for that.
-    let metadata = parquet::file::metadata::ParquetMetaDataReader::new().parse_and_finish(&object).map_err(&failed)?;
-    let said = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
+    let parquet = Parquet::open(store, &file.path, file.bytes)?;
+    let said = u64::try_from(parquet.metadata.file_metadata().num_rows()).unwrap_or(0);
     if said != file.rows {
         return Ok(Some(format!("{said} rows, {} were sealed", file.rows)));
     }
     if !deep {
         return Ok(None);
     }
-    let whole = object.range(0, file.bytes).map_err(&failed)?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(whole).map_err(&failed)?;
     let time = time_column(file.kind);
-    let (mut found, mut least, mut largest) = (0, i64::MAX, i64::MIN);
-    for batch in builder.build().map_err(&failed)? {
-        let batch = batch.map_err(|cause| failed(cause.into()))?;
+    let (mut found, mut least, mut largest, mut digest) = (0, i64::MAX, i64::MIN, Digest::default());
+    let mut flaw = None;
+    parquet.read(|batch| {
         found += batch.num_rows() as u64;
-        let Some(stamps) = batch.column_by_name(time).filter(|column| column.null_count() == 0) else {
-            return Ok(Some(format!("rows without {time}")));
-        };
-        let Some(stamps) = stamps.as_primitive_opt::<TimestampMicrosecondType>() else {
-            return Ok(Some(format!("column {time} is no timestamp in microseconds")));
-        };
-        least = stamps.values().iter().copied().fold(least, i64::min);
-        largest = stamps.values().iter().copied().fold(largest, i64::max);
+        if file.digest.is_some() {
+            digest.add(&batch);
+        }
+        let stamps = batch.column_by_name(time).filter(|column| column.null_count() == 0);
+        match stamps.map(|stamps| stamps.as_primitive_opt::<TimestampMicrosecondType>()) {
+            None => flaw = Some(format!("rows without {time}")),
+            Some(None) => flaw = Some(format!("column {time} is no timestamp in microseconds")),
+            Some(Some(stamps)) => {
+                least = stamps.values().iter().copied().fold(least, i64::min);
+                largest = stamps.values().iter().copied().fold(largest, i64::max);
+            }
+        }
+        Ok(())
+    })?;
+    if flaw.is_some() {
+        return Ok(flaw);
     }
-    Ok(compare(file, found, least, largest))
+    if let Some(difference) = compare(file, found, least, largest) {
+        return Ok(Some(difference));
+    }
+    let expected = file.digest.as_deref().and_then(Digest::parse);
+    Ok(expected
+        .filter(|expected| *expected != digest)
+        .map(|_| "its rows are not those that were put into it".to_owned()))
 }
 
-/// What is different in rows that were read.
-fn compare(file: &StagedFile, found: u64, least: i64, largest: i64) -> Option<String> {
-    let time = time_column(file.kind);
+/// What is different in rows that were read: how many, and their least and largest time.
+pub(super) fn compare(file: &StagedFile, found: u64, least: i64, largest: i64) -> Option<String> {
     if found != file.rows {
         return Some(format!("{found} rows can be read, {} were sealed", file.rows));
     }
     let differs = found > 0 && (least, largest) != (file.min_us, file.max_us);
+    let time = time_column(file.kind);
     differs.then(|| format!("{time} goes from {least} to {largest} µs, sealed were {} to {}", file.min_us, file.max_us))
 }
 
-/// An object that is read from its start to its end.
-struct Pieces<'s> {
-    store: &'s dyn Store,
-    key: &'s str,
-    /// Where the next piece begins.
-    at: u64,
-    end: u64,
-    piece: Cursor<Vec<u8>>,
-}
-
-impl Read for Pieces<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.piece.position() == self.piece.get_ref().len() as u64 && self.at < self.end {
-            let piece = self.store.range(self.key, self.at, PIECE).map_err(io::Error::other)?;
-            if piece.is_empty() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            self.at += piece.len() as u64;
-            self.piece = Cursor::new(piece);
-        }
-        self.piece.read(out)
-    }
-}
-
-/// Reads all lines of a file.
-fn line_rows(store: &dyn Store, file: &StagedFile) -> Result<Option<String>, ArchiveError> {
-    let pieces = Pieces { store, key: &file.path, at: 0, end: file.bytes, piece: Cursor::default() };
-    let counted = match file.path.rsplit('.').next() {
-        Some("gz") => count(BufReader::new(MultiGzDecoder::new(pieces)), file),
-        Some("zst") => zstd::Decoder::new(pieces).and_then(|unpacked| count(BufReader::new(unpacked), file)),
-        _ => count(BufReader::new(pieces), file),
-    };
-    counted.or_else(|error| match error.downcast::<ArchiveError>() {
-        Ok(error) => Err(error),
-        Err(error) => Ok(Some(format!("cannot be unpacked: {error}"))),
-    })
-}
-
-fn count(mut lines: impl BufRead, file: &StagedFile) -> io::Result<Option<String>> {
-    let time = time_column(file.kind);
-    let (mut found, mut least, mut largest) = (0, i64::MAX, i64::MIN);
-    let mut line = Vec::new();
-    while lines.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line)? > 0 {
-        found += 1;
-        if line.pop() != Some(b'\n') {
-            return Ok(Some(format!("line {found} has no end")));
-        }
-        let mut row = serde_json::Deserializer::from_slice(&line);
-        let stamp = match ValueOf(time).deserialize(&mut row).and_then(|value| row.end().map(|()| value)) {
-            Ok(value) => value.as_ref().and_then(lines::stamp),
-            Err(error) => return Ok(Some(format!("line {found} is no row: {error}"))),
-        };
-        let Some(stamp) = stamp else { return Ok(Some(format!("line {found} has no {time}"))) };
-        (least, largest) = (least.min(stamp), largest.max(stamp));
-        line.clear();
-    }
-    Ok(compare(file, found, least, largest))
-}
-
-/// One value of a JSON object; all others are passed over.
-struct ValueOf<'n>(&'n str);
-
-impl<'de> DeserializeSeed<'de> for ValueOf<'_> {
-    type Value = Option<serde_json::Value>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ValueOf<'_> {
-    type Value = Option<serde_json::Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(key) = map.next_key::<String>()? {
-            if key == self.0 {
-                found = Some(map.next_value()?);
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(found)
-    }
-}
-
 /// The column that a table's files have their times by.
-fn time_column(kind: Kind) -> &'static str {
+pub(super) fn time_column(kind: Kind) -> &'static str {
     match kind {
         Kind::Data | Kind::Dead => "ts",
         Kind::Windows => crate::record::sample::columns::WINDOW_START,

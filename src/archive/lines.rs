@@ -38,6 +38,8 @@ pub enum Compression {
 }
 
 impl Compression {
+    pub(super) const ALL: [Self; 3] = [Self::Zstd, Self::Gzip, Self::None];
+
     /// Behind `.jsonl`.
     pub(super) const fn suffix(self) -> &'static str {
         match self {

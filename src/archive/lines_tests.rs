@@ -2,12 +2,16 @@
 
 use super::table::tests::schema;
 use super::tests::{START, at, events, files, plan};
-use super::{Archive, ArchivePlan, Compression, Config, FileFormat, Sealing, verify};
+use super::upkeep_tests::{LATER, config, upkeep};
+use super::{
+    Archive, ArchivePlan, ColdConfig, Compression, Config, FileFormat, KeepConfig, Look, RetainConfig, Sealing, verify,
+};
+use crate::limits;
 use crate::place::Located;
 use crate::record::dead::{DeadLetter, DeadReason};
 use crate::record::raw::PartitionId;
 use crate::record::receipt::Checkpoint;
-use crate::time::EventTime;
+use crate::time::{EventTime, Span};
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use std::fs;
 use std::path::Path;
@@ -31,14 +35,14 @@ fn seal(archive: &mut Archive, position: u64, records: u64) -> u64 {
 
 /// What `verify` finds, without the archive's folder.
 fn flaws(root: &Path, deep: bool) -> Vec<String> {
-    let report = verify(root.to_str().unwrap(), deep, |_, _| {}).unwrap();
+    let report = verify(root.to_str().unwrap(), Look { deep, audit: false }, |_, _| {}).unwrap();
     let folder = format!("{}/", root.display());
     report.findings.iter().map(|found| format!("{:?} {}", found.flaw, found.detail.replace(&folder, ""))).collect()
 }
 
 #[test]
 fn rows_are_lines_of_their_partition_and_verify_reads_them() {
-    for compression in [Compression::Zstd, Compression::Gzip, Compression::None] {
+    for compression in Compression::ALL {
         let root = tempfile::tempdir().unwrap();
         let (mut archive, _) = open(root.path(), compression);
         let rows = events(0, 4);
@@ -123,5 +127,38 @@ fn both_formats_may_follow_each_other_in_one_archive() {
     seal(&mut archive, 6, 3);
     drop(archive);
     assert_eq!(open(root.path(), Compression::Gzip).1, at(6));
+    assert_eq!(flaws(root.path(), true), Vec::<String>::new());
+}
+
+#[test]
+fn lines_are_folded_expired_and_left_alone_by_compaction() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut archive, _) = open(root.path(), Compression::Gzip);
+    let seals = limits::FOLD_ENTRIES as i64 + 2;
+    for number in 0..seals {
+        archive.write_events(&events(number % 3, 1)).unwrap();
+        seal(&mut archive, number as u64 + 1, 1);
+    }
+    drop(archive);
+    assert_eq!(flaws(root.path(), false), Vec::<String>::new(), "which of them a summary has is in their names");
+    let data = || files(&root.path().join("data"));
+    assert_eq!(data().len() as i64, seals);
+    let mut upkeep = upkeep(root.path());
+    assert!(upkeep.take(LATER).unwrap());
+    assert_eq!(upkeep.jobs(&config(), LATER), []);
+    let keep = KeepConfig { keep: Located::nowhere(Span::from_secs(86_400)), cold: None };
+    let cold = ColdConfig {
+        url: Located::nowhere("./cold".to_owned()),
+        keep: Located::nowhere(Span::from_secs(3 * 86_400)),
+        level: ColdConfig::default_level(),
+    };
+    let colder = KeepConfig { cold: Some(cold), ..keep.clone() };
+    let retain = |keep| RetainConfig { data: Some(keep), ..RetainConfig::default() };
+    let later = LATER + Span::from_secs(2 * 86_400);
+    assert_eq!(upkeep.due(&retain(colder), later), [], "they aren't written again, and not yet old enough to go");
+    let due = upkeep.due(&retain(keep), later);
+    assert_eq!(due.len(), 1);
+    upkeep.expire(&due[0], later).unwrap().unwrap();
+    assert_eq!(data().len(), 0);
     assert_eq!(flaws(root.path(), true), Vec::<String>::new());
 }

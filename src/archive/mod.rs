@@ -12,7 +12,7 @@
 //! | `_headrig/{pipeline}/chains/{chain}/{number}.json` | seals and claims; put if absent, never changed |
 //! | `_headrig/{pipeline}/summaries/{chain}/{number}.json` | seals that were folded together |
 //! | `_headrig/{pipeline}/staging/{chain}/` | files that no seal names yet, or that a seal names and a crash left unmoved |
-//! | `_headrig/{pipeline}/state/{chain}/` | window and alert state of the newest seal, when it is large |
+//! | `_headrig/{pipeline}/state/{chain}/` | window and alert state of the newest seal, and what is kept of single partitions, when it is large |
 //! | `_headrig/{pipeline}/locks/{chain}` | in a local folder: locked while a daemon writes; holds its writer id |
 //!
 //! The place is a local folder or a bucket: all that is asked of it is in `store.rs`. Why there is no claim before each
@@ -25,14 +25,22 @@
 //!
 //! [`Receipt`]: crate::record::receipt::Receipt
 
+mod audit;
+#[cfg(test)]
+mod audit_tests;
 mod bucket;
+mod caretaker;
+mod catalogue;
 mod chain;
 #[cfg(test)]
 mod chain_tests;
+mod change;
 mod check;
 mod claim;
+mod compact;
 mod crew;
 mod dictionary;
+mod digest;
 mod disk;
 mod encode;
 mod error;
@@ -46,34 +54,56 @@ mod hybrid;
 mod inspect;
 mod instance;
 mod lines;
+mod lines_read;
 #[cfg(test)]
 mod lines_tests;
+mod live;
+mod offline;
 mod partition;
 mod patience;
 mod plan;
 mod profile;
+mod retain;
+#[cfg(test)]
+mod retain_tests;
+mod rewrite;
+mod runs;
 mod seal;
 mod sealing;
 mod settings;
 mod staging;
 mod store;
+mod swap;
+#[cfg(test)]
+mod sweep_tests;
 mod table;
 #[cfg(test)]
 mod tests;
+mod upkeep;
+#[cfg(test)]
+mod upkeep_tests;
 mod verify;
 mod writer;
 
+pub use caretaker::{Care, Caretaker};
 pub use error::ArchiveError;
 pub use filling::FileFormat;
 pub use instance::{Instance, InstanceError};
 pub use lines::Compression;
+pub use live::{Live, LiveFile, SealedRows, live_files, objects};
+pub use offline::{Round, Step, compact, pipelines, retain};
+pub use partition::is_cut;
 pub use patience::Patience;
-pub use plan::{ArchivePlan, Identified, Opened, Sealed, Sealing, Sharing};
+pub use plan::{ArchivePlan, Claimed, Identified, Opened, PartState, Sealed, Sealing, Sharing};
 pub use settings::StoreConfig;
 pub use table::Kind;
+pub use upkeep::Done;
+#[cfg(test)]
+pub(crate) use upkeep::Upkeep;
+
 #[cfg(test)]
 pub(crate) use verify::verify_in;
-pub use verify::{Finding, Flaw, PipelineReport, Report, verify};
+pub use verify::{Finding, Flaw, Look, PipelineReport, Report, verify};
 pub use writer::Archive;
 #[cfg(test)]
 pub(crate) use writer::Place;
@@ -83,7 +113,7 @@ use crate::time::Span;
 use crate::units::ByteSize;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 
 /// `archive:` as written.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -109,6 +139,101 @@ pub struct Config {
     /// Which tables are written. Default all: `[data, dead, windows, alerts]`.
     #[serde(default = "default_tables")]
     pub tables: Located<Vec<Kind>>,
+    /// How small files become large ones. Without it: by its defaults in a local folder, and not in a bucket.
+    pub compact: Option<Located<CompactConfig>>,
+    /// How long rows are kept, by table. Without it: for ever.
+    pub retain: Option<RetainConfig>,
+    /// Whether each seal carries hashes of its files and of the seal before, so that `headrig verify --audit` finds what was
+    /// changed. Default false.
+    #[serde(default)]
+    pub audit: bool,
+}
+
+/// How long rows of each table are kept; those of others for ever. A partition goes as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetainConfig {
+    pub data: Option<KeepConfig>,
+    pub dead: Option<KeepConfig>,
+    pub windows: Option<KeepConfig>,
+    pub alerts: Option<KeepConfig>,
+}
+
+impl RetainConfig {
+    /// How long a table's rows are kept; `None`: for ever.
+    pub fn of(&self, kind: Kind) -> Option<&KeepConfig> {
+        match kind {
+            Kind::Data => self.data.as_ref(),
+            Kind::Dead => self.dead.as_ref(),
+            Kind::Windows => self.windows.as_ref(),
+            Kind::Alerts => self.alerts.as_ref(),
+        }
+    }
+
+    /// Whether everything is kept for ever.
+    pub fn is_empty(&self) -> bool {
+        Kind::ALL.into_iter().all(|kind| self.of(kind).is_none())
+    }
+}
+
+/// How long a table's rows are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeepConfig {
+    /// Age of a partition, from its end on, at which it goes: away, or to `cold`. At least 1h.
+    pub keep: Located<Span>,
+    /// Another archive that is cheaper to keep.
+    pub cold: Option<ColdConfig>,
+}
+
+/// Where old rows go before they go for good.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ColdConfig {
+    /// A folder or a bucket, as `archive.url`, and another one than that.
+    pub url: Located<String>,
+    /// Age of a partition, from its end on, at which it is deleted there; more than the `keep` beside `cold`.
+    pub keep: Located<Span>,
+    /// Zstandard level, 1 to 22. Default 19.
+    #[serde(default = "ColdConfig::default_level")]
+    pub level: Located<i32>,
+}
+
+impl ColdConfig {
+    pub(crate) fn default_level() -> Located<i32> {
+        Located::nowhere(19)
+    }
+}
+
+/// When small files of a folder that no seal touches any more become large ones.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CompactConfig {
+    /// Whether the daemon does it. Default true.
+    pub enabled: bool,
+    /// Small files of one folder that make it worth it; at least 2. Default 8.
+    pub files: NonZeroUsize,
+    /// Bytes of the files that they become; what is half as large stays as it is. Default 256MB.
+    pub size: ByteSize,
+    /// How long no seal must have touched the folder. Default 10m.
+    pub after: Span,
+    /// How often is looked for work. Default 5m.
+    pub every: Span,
+    /// How long replaced files are kept, for queries that are about to read them. Default 15m.
+    pub grace: Span,
+}
+
+impl Default for CompactConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            files: NonZeroUsize::new(8).expect("not zero"),
+            size: ByteSize(256_000_000),
+            after: Span::from_secs(600),
+            every: Span::from_secs(300),
+            grace: Span::from_secs(900),
+        }
+    }
 }
 
 /// When staged rows are sealed: whatever comes first, and at the end.

@@ -171,6 +171,34 @@ fn escape_one(character: char) -> String {
     })
 }
 
+/// The values of the folders of a file's key, `data/date=2026-05-06/path=%2Fv1/x.parquet`, outermost first; `None` for
+/// null. One that was too long for a folder is cut: see [`is_cut`].
+pub(crate) fn values(key: &str) -> Vec<(String, Option<String>)> {
+    let folders = key.rsplit_once('/').map_or("", |(folders, _)| folders);
+    let value = |folder: &str| {
+        let (name, value) = folder.split_once('=')?;
+        Some((unescape(name), (value != NULL).then(|| unescape(value))))
+    };
+    folders.split('/').filter_map(value).collect()
+}
+
+/// Whether a folder's value looks as if it stood there only in part, with a hash of the whole behind it.
+pub fn is_cut(value: &str) -> bool {
+    value.rsplit_once('~').is_some_and(|(_, hash)| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// What Hive's readers do to a value.
+fn unescape(text: &str) -> String {
+    let digit = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
+    let (bytes, mut out, mut at) = (text.as_bytes(), Vec::with_capacity(text.len()), 0);
+    while let Some(byte) = bytes.get(at) {
+        let code = if *byte == b'%' { digit(bytes.get(at + 1)).zip(digit(bytes.get(at + 2))) } else { None };
+        out.push(code.map_or(*byte, |(high, low)| (high * 16 + low) as u8));
+        at += if code.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8(out).unwrap_or_else(|bad| String::from_utf8_lossy(bad.as_bytes()).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,21 +206,6 @@ mod tests {
     use proptest::prelude::*;
     use std::path::{Component, Path};
     use std::sync::Arc;
-
-    /// What Hive's readers do to a value.
-    fn unescape(text: &str) -> String {
-        let mut bytes = Vec::new();
-        let mut rest = text.bytes();
-        while let Some(byte) = rest.next() {
-            if byte == b'%' {
-                let hex = [rest.next().unwrap(), rest.next().unwrap()];
-                bytes.push(u8::from_str_radix(std::str::from_utf8(&hex).unwrap(), 16).unwrap());
-            } else {
-                bytes.push(byte);
-            }
-        }
-        String::from_utf8(bytes).unwrap()
-    }
 
     fn batch(rows: &[(i64, Option<&str>)]) -> RecordBatch {
         let stamps: TimestampMicrosecondArray = rows.iter().map(|r| Some(r.0)).collect();
@@ -256,7 +269,10 @@ mod tests {
             let components: Vec<Component> = Path::new(&folder).components().collect();
             prop_assert!(matches!(components[..], [Component::Normal(_)]), "{folder:?}");
             if !folder.contains('~') {
-                prop_assert_eq!(unescape(folder.strip_prefix("path=").unwrap()), value);
+                let key = format!("data/{folder}/x.parquet");
+                prop_assert_eq!(values(&key), [("path".to_owned(), Some(value))]);
+            } else {
+                prop_assert!(is_cut(&unescape(&folder)));
             }
         }
 

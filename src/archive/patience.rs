@@ -173,8 +173,28 @@ impl Store for Patient {
         self.patience.keep(|| self.store.place(files))
     }
 
+    fn copy(&self, file: &Placement) -> Result<(), ArchiveError> {
+        self.patience.keep(|| self.store.copy(file))
+    }
+
     fn remove(&self, key: &str) -> Result<(), ArchiveError> {
         self.patience.keep(|| self.store.remove(key))
+    }
+
+    fn remove_all(&self, keys: &[String]) -> Result<(), ArchiveError> {
+        self.patience.keep(|| self.store.remove_all(keys))
+    }
+
+    fn replace(&self, added: &[Placement], removed: &[Placement]) -> Result<(), ArchiveError> {
+        self.patience.keep(|| self.store.replace(added, removed))
+    }
+
+    fn swaps(&self) -> bool {
+        self.store.swaps()
+    }
+
+    fn local(&self, key: &str) -> Option<PathBuf> {
+        self.store.local(key)
     }
 }
 

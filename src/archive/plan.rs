@@ -37,6 +37,27 @@ pub struct Sharing {
     pub chain: String,
     /// Names of the sources whose partitions are shared; they have to be claimed.
     pub sources: Vec<String>,
+    /// Whether a claim also gives the states of the chains that the partitions come from ([`Claimed::inherited`]).
+    pub inherits: bool,
+}
+
+/// What a claim has brought.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claimed {
+    /// Where each partition goes on, of those that were read before.
+    pub checkpoint: Checkpoint,
+    /// What was kept with each of them.
+    pub parts: Vec<PartState>,
+    /// [`Opened::state`] of the chains that they come from, the oldest first; where they are to be [inherited](Sharing::inherits).
+    pub inherited: Vec<Vec<u8>>,
+}
+
+/// What is kept of one partition, and goes with it when it is claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartState {
+    pub source: String,
+    pub partition: String,
+    pub bytes: Vec<u8>,
 }
 
 impl ArchivePlan {
@@ -69,9 +90,13 @@ pub struct Sealing {
     pub identified: Vec<Identified>,
     /// What [`Opened::state`] gives back at the next start.
     pub state: Vec<u8>,
+    /// States of partitions of shared sources, of those that have changed. One that moves and is not among them keeps none.
+    pub parts: Vec<PartState>,
     /// Records since the last seal, and those of them that a filter took out.
     pub records: u64,
     pub filtered: u64,
+    /// The time of day, for whoever keeps the archive in shape; `None` where nobody knows.
+    pub at: Option<EventTime>,
 }
 
 /// A partition that has another identity by now and is still the same.

@@ -1,9 +1,27 @@
 //! Seals: the commit points of an archive, and what follows from them at once or after a crash.
 
 use super::ArchiveError;
+use super::catalogue::Catalogue;
 use super::chain::{self, Act, Entry, Keys, Seal, StateRef};
+use super::change;
+use super::staging::seal_number;
 use super::store::{Placement, Store};
 use crate::limits;
+use std::collections::BTreeSet;
+
+/// As [`place`], of an entry that may have been put long ago: files that upkeep has replaced since stay replaced.
+pub(crate) fn place_again(store: &dyn Store, keys: &Keys, entry: &Entry) -> Result<(), ArchiveError> {
+    // A folder that is being replaced may hide files that are looked for below.
+    if !change::settle(store, keys)? {
+        return place(store, entry);
+    }
+    let catalogue = Catalogue::read(store, keys)?;
+    let mut entry = entry.clone();
+    if let Act::Seal(seal) = &mut entry.act {
+        seal.files.retain(|file| catalogue.files.contains_key(&file.path));
+    }
+    place(store, &entry)
+}
 
 /// Moves the files of a committed seal to where readers find them. May be repeated, and goes on where a crash broke it
 /// off. Nothing for an entry that is no seal.
@@ -37,16 +55,20 @@ pub(crate) fn put_state(
 
 /// The state that a seal has kept; empty when none.
 pub(crate) fn state(store: &dyn Store, seal: &Seal) -> Result<Vec<u8>, ArchiveError> {
+    seal.state.as_ref().map_or_else(|| Ok(Vec::new()), |at| stored(store, at))
+}
+
+/// A state that was kept.
+pub(crate) fn stored(store: &dyn Store, at: &StateRef) -> Result<Vec<u8>, ArchiveError> {
     let corrupt = |path: String, detail: &str| ArchiveError::Corrupt { path: path.into(), detail: detail.to_owned() };
-    match &seal.state {
-        None => Ok(Vec::new()),
-        Some(StateRef::Inline(text)) => {
+    match at {
+        StateRef::Inline(text) => {
             let digits = text.as_bytes().chunks(2);
             let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
             let state: Option<Vec<u8>> = digits.map(byte).collect();
             state.ok_or_else(|| corrupt("a seal".to_owned(), "has a state that isn't hexadecimal"))
         }
-        Some(StateRef::Object { path, bytes }) => {
+        StateRef::Object { path, bytes } => {
             let state =
                 store.read(path)?.ok_or_else(|| corrupt(store.show(path), "is missing, and a seal names it"))?;
             if state.len() as u64 == *bytes {
@@ -58,32 +80,45 @@ pub(crate) fn state(store: &dyn Store, seal: &Seal) -> Result<Vec<u8>, ArchiveEr
     }
 }
 
-/// Removes what other writers of the chain have left: staged files and states that no entry names and none will.
+/// Removes what dead writers of the chain have staged in a bucket and never sealed; returns how many objects.
 ///
-/// Only behind a seal of `writer`. Until then another writer who has gone quiet may still put the chain's next entry, and that would
-/// name what it has staged. From then on its entry is refused, as this one's is there.
+/// Only behind the seal `number` of the writer whose files' names begin with `tag`. A file goes when it was staged for that
+/// number or one before it, by somebody else, and counts nowhere. Whoever staged it can't seal any more: its entry would need a
+/// number that is taken, and until this one was, it may only have been silent. Files for later numbers are those of a writer that
+/// came since. States are left alone: those of single partitions go from chain to chain, and any entry may name one.
 pub(crate) fn sweep(
     store: &dyn Store,
     keys: &Keys,
     chain: &str,
-    writer: &str,
-    state: Option<&StateRef>,
-) -> Result<(), ArchiveError> {
-    let kept = if let Some(StateRef::Object { path, .. }) = state { path.as_str() } else { "" };
-    for (folder, own) in [(keys.staging(chain), format!("{writer}-")), (keys.state(chain), format!("-{writer}"))] {
-        let mut swept = 0;
-        for name in store.list(&folder)? {
-            let key = format!("{folder}/{name}");
-            if key != kept && !name.starts_with(&own) && !name.ends_with(&own) {
-                store.remove(&key)?;
-                swept += 1;
-            }
-        }
-        if swept > 0 {
-            tracing::info!(folder, objects = swept, "removed what earlier writers had left");
+    (tag, number): (&str, u64),
+) -> Result<usize, ArchiveError> {
+    let folder = keys.staging(chain);
+    let is_left = |name: &String| {
+        !name.starts_with(tag) && seal_number(name).is_some_and(|staged_for| (1..=number).contains(&staged_for))
+    };
+    let mut left: Vec<String> =
+        store.list(&folder)?.into_iter().filter(is_left).map(|name| format!("{folder}/{name}")).collect();
+    if left.is_empty() {
+        return Ok(0);
+    }
+    // What was sealed and is not placed yet counts, whoever is to place it.
+    let catalogue = Catalogue::read(store, keys)?;
+    let counts: BTreeSet<&str> = catalogue.files.values().map(|file| file.staged.as_str()).collect();
+    left.retain(|key| !counts.contains(key.as_str()));
+    store.remove_all(&left)?;
+    Ok(left.len())
+}
+
+/// The state of the newest seal of another writer's chain, which may seal again meanwhile and remove the older state.
+pub(crate) fn newest_state(store: &dyn Store, keys: &Keys, chain: &str) -> Result<Vec<u8>, ArchiveError> {
+    let mut looked_at = None;
+    loop {
+        let Some(seal) = newest(store, keys, chain)?.0 else { return Ok(Vec::new()) };
+        match state(store, &seal) {
+            Err(ArchiveError::Corrupt { .. }) if looked_at != seal.state => looked_at = seal.state,
+            done => return done,
         }
     }
-    Ok(())
 }
 
 /// The newest seal of a chain, and behind it the entry that is newest. Claims may have come since.

@@ -1,15 +1,16 @@
 //! How an archive's writer seals what is staged.
 
 use super::chain::{self, Act, Entry, FORMAT, Seal, StateRef, Stretch};
+use super::claim::Name;
 use super::partition::file_name;
-use super::plan::{Identified, Sealed, Sealing};
+use super::plan::{Identified, PartState, Sealed, Sealing};
 use super::table::Kind;
 use super::writer::{Archive, Holding};
-use super::{ArchiveError, fold, seal};
+use super::{ArchiveError, audit, fold, seal};
 use crate::record::receipt::{Checkpoint, PartitionPosition, Receipt};
 use crate::time::EventTime;
 use parquet::file::metadata::KeyValue;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
 impl Archive {
@@ -21,15 +22,15 @@ impl Archive {
     /// was committed is found out by opening the archive again.
     pub fn seal(&mut self, sealing: &Sealing) -> Result<Receipt, ArchiveError> {
         let still = self.moves(sealing).is_empty() && !self.forgets(&sealing.checkpoint);
-        let idle = self.staging.rows() == 0 && still && sealing.state == self.state;
+        let idle = self.staging.rows() == 0 && still && sealing.state == self.state && sealing.parts.is_empty();
         if !self.broken && idle {
             let checkpoint = self.checkpoint();
             return Ok(Receipt { checkpoint, rows: 0, files: 0, bytes: 0, tables: Vec::new(), type_clashes: 0 });
         }
         self.guarded(|archive| {
-            archive.check_held(&sealing.checkpoint).inspect_err(|_| archive.staging.discard())?;
+            archive.check_held(sealing).inspect_err(|_| archive.staging.discard())?;
             let mut entry = archive.prepare(sealing).inspect_err(|_| archive.staging.discard())?;
-            archive.commit(&mut entry)?;
+            archive.commit_with(&mut entry, &sealing.parts)?;
             seal::place(archive.place.store.as_ref(), &entry)?;
             Ok(archive.advance(entry, &sealing.state))
         })
@@ -72,15 +73,16 @@ impl Archive {
         own.any(|name| !known.contains(&(name.0.as_str(), name.1.as_str())))
     }
 
-    /// Shared partitions of which something was read since the last seal have to be this chain's.
-    fn check_held(&self, checkpoint: &Checkpoint) -> Result<(), ArchiveError> {
-        for now in checkpoint.partitions.iter().filter(|now| self.shared.contains(&now.source)) {
+    /// Shared partitions of which something was read since the last seal, or whose states have changed, have to be this chain's.
+    fn check_held(&self, sealing: &Sealing) -> Result<(), ArchiveError> {
+        for now in sealing.checkpoint.partitions.iter().filter(|now| self.shared.contains(&now.source)) {
             let name = (now.source.clone(), now.partition.clone());
             if self.held.contains_key(&name) {
                 continue;
             }
             let (by, left_at) = self.lost.get(&name).map_or(("no other chain", None), |(by, at)| (by, Some(*at)));
-            if left_at.is_none_or(|left_at| now.position > left_at) {
+            let changed = sealing.parts.iter().any(|part| (&part.source, &part.partition) == (&name.0, &name.1));
+            if changed || left_at.is_none_or(|left_at| now.position > left_at) {
                 let path = PathBuf::from(self.place.store.show(&self.place.keys.chain(&self.chain)));
                 let (source_name, partition) = name;
                 return Err(ArchiveError::Taken { path, source_name, partition, by: by.to_owned() });
@@ -91,17 +93,26 @@ impl Archive {
 
     /// Puts the entry at the end of the chain, behind claims that have come meanwhile. When this returns without an error, its
     /// rows are in the archive whatever happens.
+    #[cfg(test)]
     pub(crate) fn commit(&mut self, entry: &mut Entry) -> Result<(), ArchiveError> {
+        self.commit_with(entry, &[])
+    }
+
+    /// As `commit`, of an entry that has these states of partitions.
+    fn commit_with(&mut self, entry: &mut Entry, parts: &[PartState]) -> Result<(), ArchiveError> {
         while let Some(there) = chain::append(self.place.store.as_ref(), &self.place.keys, entry)? {
-            self.give_way(entry, there)?;
+            self.give_way(entry, there, parts)?;
         }
+        self.newest = Some(audit::sha256(&chain::text(entry)));
         Ok(())
     }
 
     /// Another entry is where `entry` should be: goes behind it when it is a claim that can be granted.
-    fn give_way(&mut self, entry: &mut Entry, there: Entry) -> Result<(), ArchiveError> {
+    fn give_way(&mut self, entry: &mut Entry, there: Entry, parts: &[PartState]) -> Result<(), ArchiveError> {
         let spans = if let Act::Seal(seal) = &entry.act { seal.spans.as_slice() } else { &[] };
-        self.grant(there, spans)?;
+        let changed = spans.iter().map(|span| (&*span.source, &*span.partition));
+        let changed: Vec<_> = changed.chain(parts.iter().map(|part| (&*part.source, &*part.partition))).collect();
+        self.grant(there, &changed)?;
         let is_gone = |held: &chain::Held| {
             let is_it = |given: &chain::Given| given.source == held.at.source && given.partition == held.at.partition;
             self.given.iter().any(|given| is_it(given) && given.epoch > held.epoch)
@@ -109,6 +120,7 @@ impl Archive {
         entry.holds.retain(|held| !is_gone(held));
         entry.given.clone_from(&self.given);
         entry.number = self.number;
+        entry.before = audit::link(self.audit, self.newest.clone());
         Ok(())
     }
 
@@ -124,8 +136,8 @@ impl Archive {
         Ok(())
     }
 
-    /// Gives away what `there`, the entry at this writer's next number, claims; `spans` are about to be sealed.
-    fn grant(&mut self, there: Entry, spans: &[Stretch]) -> Result<(), ArchiveError> {
+    /// Gives away what `there`, the entry at this writer's next number, claims; partitions in `sealing` are about to be sealed.
+    fn grant(&mut self, there: Entry, sealing: &[(&str, &str)]) -> Result<(), ArchiveError> {
         let path = PathBuf::from(self.place.store.show(&self.place.keys.entry(&there.chain, there.number)));
         if matches!(there.act, Act::Seal(_)) {
             return Err(ArchiveError::Conflict { path, owner: there.writer });
@@ -137,7 +149,7 @@ impl Archive {
             if self.held.get(&name).is_some_and(|holding| holding.epoch >= given.epoch) {
                 continue;
             }
-            if spans.iter().any(|span| span.source == name.0 && span.partition == name.1) {
+            if sealing.contains(&(name.0.as_str(), name.1.as_str())) {
                 return Err(ArchiveError::Taken { path, source_name: name.0, partition: name.1, by: given.to });
             }
             if let Some(Holding { at, .. }) = self.held.remove(&name) {
@@ -146,6 +158,7 @@ impl Archive {
             self.given.push(given);
         }
         self.number = there.number + 1;
+        self.newest = there.sha256;
         Ok(())
     }
 
@@ -156,12 +169,23 @@ impl Archive {
         let mut footer = vec![KeyValue::new("headrig.position_range".to_owned(), ranges)];
         let watermark = sealing.watermark;
         footer.extend(watermark.map(|w| KeyValue::new("headrig.watermark".to_owned(), w.to_string())));
-        let files = self.staging.finish_all(&footer)?;
+        let mut files = self.staging.finish_all(&footer)?;
+        files.iter_mut().for_each(|file| file.sealed_us = sealing.at.map(EventTime::micros));
+        if self.audit {
+            for file in &mut files {
+                file.sha256 = Some(audit::sha256_of_local(&self.staging.local(file))?);
+            }
+        }
         let (store, keys) = (self.place.store.as_ref(), &self.place.keys);
         let staged: Vec<_> = files.iter().map(|file| (self.staging.local(file), file.staged.clone())).collect();
         store.upload(&staged)?;
         let name = format!("{:012}-{}", self.number, file_name(&self.writer));
         let state = seal::put_state(store, &keys.state(&self.chain), &name, &sealing.state)?;
+        let mut parts = BTreeMap::new();
+        for (number, part) in sealing.parts.iter().enumerate() {
+            let at = seal::put_state(store, &keys.state(&self.chain), &format!("{name}-{number}"), &part.bytes)?;
+            parts.insert((part.source.clone(), part.partition.clone()), at);
+        }
         let (records, filtered) = (sealing.records, sealing.filtered);
         let watermark_us = watermark.map(EventTime::micros);
         Ok(Entry {
@@ -170,14 +194,21 @@ impl Archive {
             chain: self.chain.clone(),
             number: self.number,
             writer: self.writer.clone(),
-            holds: self.holds(&sealing.checkpoint, &spans),
+            holds: self.holds(&sealing.checkpoint, &spans, parts),
             given: self.given.clone(),
+            before: audit::link(self.audit, self.newest.clone()),
+            sha256: None,
             act: Act::Seal(Seal { watermark_us, spans, records, filtered, files, kept: self.kept.clone(), state }),
         })
     }
 
     /// What the chain holds behind these moves.
-    fn holds(&self, checkpoint: &Checkpoint, spans: &[Stretch]) -> Vec<chain::Held> {
+    fn holds(
+        &self,
+        checkpoint: &Checkpoint,
+        spans: &[Stretch],
+        mut parts: BTreeMap<Name, Option<StateRef>>,
+    ) -> Vec<chain::Held> {
         let mut held = self.held.clone();
         // What the flow has forgotten of a source that nobody shares is forgotten here, too.
         let known = names(&checkpoint.partitions);
@@ -186,10 +217,16 @@ impl Archive {
         for now in &checkpoint.partitions {
             if moved.contains(&(now.source.as_str(), now.partition.as_str())) {
                 let name = (now.source.clone(), now.partition.clone());
-                held.entry(name).or_insert(Holding { at: None, epoch: 0 }).at = Some(now.clone());
+                let state = parts.remove(&name).flatten();
+                let holding = held.entry(name).or_insert(Holding { at: None, epoch: 0, state: None });
+                (holding.at, holding.state) = (Some(now.clone()), state);
             }
         }
-        held.into_values().filter_map(|Holding { at, epoch }| Some(chain::Held { at: at?, epoch })).collect()
+        for (name, state) in parts {
+            held.entry(name).and_modify(|holding| holding.state = state);
+        }
+        let entry = |Holding { at, epoch, state }| Some(chain::Held { at: at?, epoch, state });
+        held.into_values().filter_map(entry).collect()
     }
 
     /// Begins the next seal.
@@ -209,12 +246,15 @@ impl Archive {
         self.number = entry.number + 1;
         self.staging.next(self.number);
         self.held.retain(|name, _| self.shared.contains(&name.0));
-        for held in entry.holds {
-            let name = (held.at.source.clone(), held.at.partition.clone());
-            self.held.insert(name, Holding { at: Some(held.at), epoch: held.epoch });
+        let mut old = Vec::new();
+        for chain::Held { at, epoch, state } in entry.holds {
+            let name = (at.source.clone(), at.partition.clone());
+            let known = self.held.insert(name, Holding { at: Some(at), epoch, state: state.clone() });
+            old.extend(known.and_then(|known| known.state).filter(|known| Some(known) != state.as_ref()));
         }
         state.clone_into(&mut self.state);
-        self.tidy(entry.number, seal.state);
+        old.extend(std::mem::replace(&mut self.state_at, seal.state));
+        self.tidy(entry.number, &old);
         Receipt {
             checkpoint: self.checkpoint(),
             rows: self.sealed.iter().map(|s| s.rows).sum(),
@@ -226,19 +266,22 @@ impl Archive {
     }
 
     /// Removes what the seal has made useless. Nothing stands on it, so what cannot be removed stays for the next time.
-    fn tidy(&mut self, number: u64, state: Option<StateRef>) {
+    fn tidy(&mut self, number: u64, old: &[StateRef]) {
         let (store, keys) = (self.place.store.as_ref(), &self.place.keys);
-        let old = std::mem::replace(&mut self.state_at, state);
-        let tidied = match old {
-            Some(StateRef::Object { path, .. }) => store.remove(&path),
-            _ => Ok(()),
+        let remove = |old: &StateRef| match old {
+            StateRef::Object { path, .. } => store.remove(path),
+            StateRef::Inline(_) => Ok(()),
         };
+        let tidied = old.iter().try_for_each(remove);
         let tidied = tidied.and_then(|()| fold::fold_when_due(store, keys, &self.chain, number));
         let swept = tidied.and_then(|()| match self.swept {
-            true => Ok(()),
-            false => seal::sweep(store, keys, &self.chain, &file_name(&self.writer), self.state_at.as_ref()),
+            true => Ok(0),
+            false => seal::sweep(store, keys, &self.chain, (self.staging.tag(), number)),
         });
         self.swept |= swept.is_ok();
+        if let Ok(objects @ 1..) = swept {
+            tracing::info!(objects, chain = self.chain, "removed what dead writers had staged and not sealed");
+        }
         if let Err(error) = swept {
             tracing::warn!(%error, "cannot tidy the archive up behind a seal; it is tried again later");
         }

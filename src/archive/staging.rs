@@ -4,6 +4,7 @@ use super::crew::Crew;
 use super::error::ArchiveError;
 use super::filling::{Filling, Written};
 use super::hex;
+use super::lines::Compression;
 use super::partition::{self, Part};
 use super::patience::{Patience, PatientFile};
 use super::store::name_of;
@@ -32,6 +33,47 @@ pub(crate) struct StagedFile {
     /// Least and largest value of the table's time column, in µs since 1970.
     pub(crate) min_us: i64,
     pub(crate) max_us: i64,
+    /// Wall clock in µs since 1970 when it was sealed; of older versions not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sealed_us: Option<i64>,
+    /// What its rows come to in any order (`digest.rs`), in hexadecimal digits; of files that upkeep wrote or read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) digest: Option<String>,
+    /// SHA-256 of its bytes, in hexadecimal digits; of an archive with `audit: true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sha256: Option<String>,
+    /// URL of the archive that it was moved to; `None`: it is in this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cold: Option<String>,
+}
+
+impl StagedFile {
+    /// The folder that readers find it in, relative to the archive.
+    pub(crate) fn folder(&self) -> &str {
+        self.path.rsplit_once('/').map_or("", |(folder, _)| folder)
+    }
+
+    /// Number of the seal that named it first, which its name says; 0 when it doesn't.
+    pub(crate) fn seal_number(&self) -> u64 {
+        seal_number(name_of(&self.staged)).unwrap_or(0)
+    }
+
+    /// Whether it is Parquet, and not JSON Lines.
+    pub(crate) fn is_parquet(&self) -> bool {
+        !is_lines(&self.path)
+    }
+}
+
+/// Whether a file's name or key says that it is JSON Lines, however they are packed.
+pub(super) fn is_lines(key: &str) -> bool {
+    Compression::ALL.iter().any(|packed| key.strip_suffix(packed.suffix()).is_some_and(|key| key.ends_with(".jsonl")))
+}
+
+/// The number of a seal in the name of a file that was staged for it, `TAG-000000000007-0.parquet` or `….jsonl.zst`.
+pub(super) fn seal_number(name: &str) -> Option<u64> {
+    let (mut parts, last) = (name.rsplit('-'), name.rsplit('-').next()?);
+    let is_ours = last.ends_with(".parquet") || is_lines(last);
+    parts.nth(1).filter(|_| is_ours)?.parse().ok()
 }
 
 struct OpenFile {
@@ -88,6 +130,11 @@ impl Staging {
 
     pub(crate) fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// What staged files' names begin with.
+    pub(crate) fn tag(&self) -> &str {
+        &self.names.tag
     }
 
     pub(crate) fn misfits(&self) -> u64 {
@@ -189,6 +236,10 @@ impl Staging {
             bytes: 0,
             min_us: first,
             max_us: first,
+            sealed_us: None,
+            digest: None,
+            sha256: None,
+            cold: None,
         };
         Ok(OpenFile { encoder, file, used: 0 })
     }

@@ -5,6 +5,7 @@
 //! lost): whoever puts again must be able to tell its own object from another's.
 
 use super::ArchiveError;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -53,6 +54,53 @@ pub(crate) trait Store: fmt::Debug + Send + Sync {
 
     /// Removes an object; that there is none is no error.
     fn remove(&self, key: &str) -> Result<(), ArchiveError>;
+
+    /// Removes objects at once, as far as the place can do so; that some aren't there is no error.
+    fn remove_all(&self, keys: &[String]) -> Result<(), ArchiveError> {
+        keys.iter().try_for_each(|key| self.remove(key))
+    }
+
+    /// Copies an object within the place, over what is there.
+    fn copy(&self, file: &Placement) -> Result<(), ArchiveError>;
+
+    /// Brings `added` to where readers look and takes `removed` away to where they don't, durably. May be repeated after any
+    /// failure. Where the place can ([`Self::swaps`]), a reader that lists a folder sees those before or those behind it;
+    /// else both for a moment, the new ones first: rows are never missing.
+    fn replace(&self, added: &[Placement], removed: &[Placement]) -> Result<(), ArchiveError> {
+        let there = neighbours(self, added.iter().map(|file| &file.to).chain(removed.iter().map(|file| &file.from)))?;
+        let left: Vec<&Placement> = removed.iter().filter(|file| there.contains(&file.from)).collect();
+        for file in &left {
+            if self.size(&file.to)? != Some(file.bytes) {
+                self.copy(file)?;
+            }
+        }
+        let missing: Vec<Placement> = added.iter().filter(|file| !there.contains(&file.to)).cloned().collect();
+        self.place(&missing)?;
+        self.remove_all(&left.into_iter().map(|file| file.from.clone()).collect::<Vec<_>>())
+    }
+
+    /// Whether [`Self::replace`] within one folder is one step to whoever lists it.
+    fn swaps(&self) -> bool {
+        false
+    }
+
+    /// Where the object is as a local file; `None` where it is none.
+    fn local(&self, _key: &str) -> Option<PathBuf> {
+        None
+    }
+}
+
+/// The keys of all objects that lie beside these.
+fn neighbours<'k, S: Store + ?Sized>(
+    store: &S,
+    keys: impl Iterator<Item = &'k String>,
+) -> Result<BTreeSet<String>, ArchiveError> {
+    let folders: BTreeSet<&str> = keys.filter_map(|key| Some(key.rsplit_once('/')?.0)).collect();
+    let mut there = BTreeSet::new();
+    for folder in folders {
+        there.extend(store.list(folder)?.into_iter().map(|name| format!("{folder}/{name}")));
+    }
+    Ok(there)
 }
 
 /// `key` as the last part of a path.

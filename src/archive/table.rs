@@ -13,7 +13,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::metadata::KeyValue;
+use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 use std::collections::BTreeMap;
@@ -42,6 +42,25 @@ impl Kind {
             Self::Alerts => "alerts",
         }
     }
+
+    /// Columns that each file of this table has, for readers of an archive that has none yet.
+    pub fn least_columns(self) -> SchemaRef {
+        match self {
+            Self::Data => {
+                Arc::clone(&Schema::new("", 1, BUILT_IN.map(|(name, kind)| Column::new(name, kind)).into()).arrow)
+            }
+            Self::Dead => dead_schema(),
+            Self::Alerts => alert_schema(),
+            Self::Windows => {
+                let flags =
+                    [Field::new("late", DataType::Int64, false), Field::new("provisional", DataType::Boolean, false)];
+                let [late, provisional] = flags;
+                let fields =
+                    [text("name", false), stamp("window_start", false), stamp("window_end", false), late, provisional];
+                Arc::new(ArrowSchema::new(fields.to_vec()))
+            }
+        }
+    }
 }
 
 /// How rows of one table are laid out.
@@ -64,6 +83,15 @@ pub(crate) struct Table {
     pub(crate) codings: Arc<[Coding]>,
     /// Whether a column's texts are JSON, which stands as such in JSON Lines.
     pub(crate) inline: Arc<[bool]>,
+    pub(crate) zstd_level: i32,
+}
+
+/// A column of files that are written again, as it was in them.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Rewritten {
+    pub(crate) field: Arc<Field>,
+    pub(crate) bloom: bool,
+    pub(crate) dictionary: bool,
 }
 
 /// Who encodes a column.
@@ -109,6 +137,56 @@ impl Table {
             properties: properties.build(),
             codings,
             inline,
+            zstd_level: ZSTD_LEVEL,
+        }
+    }
+
+    /// Files that are written again with rows in the order of the columns `sorted`.
+    pub(crate) fn rewritten(
+        kind: Kind,
+        columns: &[Rewritten],
+        (time, sorted): (usize, &[usize]),
+        zstd_level: i32,
+        footer: &[KeyValue],
+    ) -> Self {
+        let order = |index: &usize| SortingColumn { column_idx: *index as i32, descending: false, nulls_first: true };
+        let mut properties =
+            with_level(footer, zstd_level).set_sorting_columns(Some(sorted.iter().map(order).collect()));
+        for column in columns {
+            let path = column_path(column.field.name());
+            if column.bloom {
+                properties = properties
+                    .set_column_bloom_filter_enabled(path.clone(), true)
+                    .set_column_bloom_filter_max_ndv(path.clone(), limits::ROW_GROUP_ROWS as u64);
+            }
+            properties = match column.field.data_type() {
+                DataType::Utf8 | DataType::Binary => text_column(properties, path),
+                DataType::FixedSizeBinary(_) => properties
+                    .set_column_statistics_enabled(path.clone(), EnabledStatistics::None)
+                    .set_column_dictionary_enabled(path, column.dictionary),
+                _ if column.dictionary => properties.set_column_dictionary_enabled(path, true),
+                DataType::Timestamp(..) | DataType::Int64 => delta(properties, path),
+                _ => properties.set_column_dictionary_enabled(path, false),
+            };
+        }
+        let coding = |column: &Rewritten| match column.field.data_type() {
+            DataType::Utf8 => Coding::BySample { few_expected: column.dictionary },
+            _ => Coding::Other,
+        };
+        let fields: Vec<Arc<Field>> = columns.iter().map(|column| Arc::clone(&column.field)).collect();
+        Self {
+            kind,
+            folder: kind.as_str().to_owned(),
+            arrow: Arc::new(ArrowSchema::new(fields)),
+            columns: (0..columns.len()).collect(),
+            time,
+            levels: Vec::new(),
+            properties: properties.build(),
+            hex: Vec::new(),
+            codings: columns.iter().map(coding).collect(),
+            // Only Parquet is written again.
+            inline: Arc::new([]),
+            zstd_level,
         }
     }
 
@@ -149,6 +227,7 @@ impl Table {
             properties: properties.build(),
             codings,
             inline,
+            zstd_level: ZSTD_LEVEL,
         }
     }
 }
@@ -170,7 +249,11 @@ fn column_path(name: &str) -> ColumnPath {
 
 /// What all files have in common.
 fn defaults(footer: &[KeyValue]) -> WriterPropertiesBuilder {
-    let level = ZstdLevel::try_new(ZSTD_LEVEL).expect("the level is within zstd's range");
+    with_level(footer, ZSTD_LEVEL)
+}
+
+fn with_level(footer: &[KeyValue], level: i32) -> WriterPropertiesBuilder {
+    let level = ZstdLevel::try_new(level).expect("the level is within zstd's range");
     WriterProperties::builder()
         .set_created_by(concat!("headrig ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(Compression::ZSTD(level))

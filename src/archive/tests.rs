@@ -55,6 +55,9 @@ pub(super) fn plan(root: &Path, partition_by: &[&str]) -> ArchivePlan {
             compression: None,
             patience: None,
             tables: Located::nowhere(crate::archive::Kind::ALL.to_vec()),
+            compact: None,
+            retain: None,
+            audit: false,
         },
         pipeline: "auto".into(),
         schema: Arc::new(schema()),
@@ -356,6 +359,12 @@ fn run_and_crash(root: &Path, count: i64, crash: Crash) {
     let mut seen = visible(root);
     seen.dedup();
     assert_eq!(seen.len(), visible(root).len(), "no row is ever seen twice");
+    // Whoever goes by the seals sees what is committed, also where it is not placed yet.
+    let committed = !matches!(crash, Crash::BeforeSeal | Crash::Finished);
+    let live = super::live_files(root.to_str().unwrap()).unwrap();
+    let rows: u64 = live.files.iter().filter_map(|file| file.sealed).map(|sealed| sealed.rows).sum();
+    assert_eq!((rows as i64, live.notes), (if committed { first + count } else { first }, Vec::new()));
+    assert!(live.files.iter().all(|file| root.join(&file.location).is_file()));
 }
 
 fn crash() -> impl Strategy<Value = Crash> {

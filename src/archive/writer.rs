@@ -8,7 +8,7 @@ use super::crew::Crew;
 use super::folder::Folder;
 use super::partition::file_name;
 use super::patience::{Patience, Patient};
-use super::plan::{self, ArchivePlan, Opened, Sealed};
+use super::plan::{self, ArchivePlan, Claimed, Opened, PartState, Sealed};
 use super::staging::{self, Names, Staging};
 use super::store::Store;
 use super::table::{self, Kind, Table};
@@ -36,6 +36,8 @@ pub(super) struct Holding {
     /// `None` before the first seal with some of it.
     pub(super) at: Option<PartitionPosition>,
     pub(super) epoch: u64,
+    /// What was kept of it alone, and where.
+    pub(super) state: Option<StateRef>,
 }
 
 /// Where an archive is, and who writes.
@@ -67,6 +69,8 @@ pub struct Archive {
     pub(crate) place: Place,
     /// Sources whose partitions have to be claimed.
     pub(super) shared: Vec<String>,
+    /// Whether claims give the states of the chains that partitions come from.
+    inherits: bool,
     /// Tables that are written.
     pub(super) kept: Vec<Kind>,
     data: Table,
@@ -80,6 +84,10 @@ pub struct Archive {
     pub(super) lost: BTreeMap<Name, (String, u64)>,
     /// Number of the next entry.
     pub(super) number: u64,
+    /// Whether seals carry hashes of their files and of the entry before, …
+    pub(super) audit: bool,
+    /// … which is the SHA-256 of the chain's newest entry.
+    pub(super) newest: Option<String>,
     /// What the newest seal kept, and where.
     pub(super) state: Vec<u8>,
     pub(super) state_at: Option<StateRef>,
@@ -160,7 +168,7 @@ impl Archive {
         let chain = plan.sharing.as_ref().map_or_else(|| MAIN.to_owned(), |sharing| sharing.chain.clone());
         let (sealed, newest) = seal::newest(place.store.as_ref(), &place.keys, &chain)?;
         if let Some(entry) = &newest {
-            seal::place(place.store.as_ref(), entry)?;
+            seal::place_again(place.store.as_ref(), &place.keys, entry)?;
         }
         staging::clear(&place.scratch)?;
         let state = sealed.as_ref().map(|sealed| seal::state(place.store.as_ref(), sealed)).transpose()?;
@@ -169,6 +177,8 @@ impl Archive {
         let number = newest.as_ref().map_or(1, |entry| entry.number + 1);
         let crew = Arc::new(Crew::new(plan.threads, &place.scratch)?);
         let names = names(&place, &plan, &chain, &writer);
+        // A folder's staged files go with the start, and its lock keeps others out.
+        let swept = place.lock.is_some();
         let staging = Staging::new(place.scratch.clone(), names, crew, Arc::clone(&plan.patience), number);
         let footer = plan::fixed_footer(&plan, &writer);
         let window = |w: &WindowSchema| (w.window.clone(), plan::window_table(w, &footer));
@@ -178,6 +188,7 @@ impl Archive {
             dead: plan::plain_table(Kind::Dead, table::dead_schema(), "ts", &["raw", "raw_bytes"], &footer),
             alerts: plan::plain_table(Kind::Alerts, table::alert_schema(), columns::WINDOW_END, &["id"], &footer),
             windows: plan.windows.iter().map(window).collect(),
+            inherits: plan.sharing.as_ref().is_some_and(|sharing| sharing.inherits),
             shared: plan.sharing.map(|sharing| sharing.sources).unwrap_or_default(),
             pipeline: plan.pipeline,
             chain,
@@ -186,14 +197,15 @@ impl Archive {
             staging,
             held: BTreeMap::new(),
             lost: BTreeMap::new(),
+            audit: plan.config.audit,
+            newest: newest.as_ref().and_then(|entry| entry.sha256.clone()),
             given: newest.map(|entry| entry.given).unwrap_or_default(),
             number,
             state: state.unwrap_or_default(),
             state_at: sealed.and_then(|sealed| sealed.state),
             sealed: Vec::new(),
             broken: false,
-            // A folder's staged files went with the start, and its lock keeps others out.
-            swept: false,
+            swept,
             scratch_lock: None,
         };
         let known = archive.resume()?;
@@ -219,10 +231,10 @@ impl Archive {
     }
 
     fn hold(&mut self, holders: impl IntoIterator<Item = (Name, claim::Holder)>) {
-        for (name, claim::Holder { at, epoch, .. }) in holders {
+        for (name, claim::Holder { at, epoch, state, .. }) in holders {
             self.given.retain(|given| (given.source.as_str(), given.partition.as_str()) != (&name.0, &name.1));
             self.lost.remove(&name);
-            self.held.insert(name, Holding { at, epoch });
+            self.held.insert(name, Holding { at, epoch, state });
         }
     }
 
@@ -232,13 +244,30 @@ impl Archive {
     ///
     /// # Errors
     /// When the claims cannot be put. Which of them were is found out by claiming again.
-    pub fn claim(&mut self, partitions: &[(String, String)]) -> Result<Checkpoint, ArchiveError> {
+    pub fn claim(&mut self, partitions: &[(String, String)]) -> Result<Claimed, ArchiveError> {
         self.guarded(|archive| {
             archive.catch_up()?;
             archive.take_over(partitions)?;
-            let at = |name: &Name| archive.held.get(name).and_then(|holding| holding.at.clone());
-            Ok(Checkpoint { partitions: partitions.iter().filter_map(at).collect() })
+            let held = || partitions.iter().filter_map(|name| archive.held.get(name).map(|holding| (name, holding)));
+            let at = held().filter_map(|(_, holding)| holding.at.clone()).collect();
+            let store = archive.place.store.as_ref();
+            let part = |(name, holding): (&Name, &Holding)| {
+                let (source, partition) = name.clone();
+                let bytes = seal::stored(store, holding.state.as_ref()?);
+                Some(bytes.map(|bytes| PartState { source, partition, bytes }))
+            };
+            let parts = held().filter_map(part).collect::<Result<_, _>>()?;
+            let inherited = if archive.inherits { archive.inherit(partitions)? } else { Vec::new() };
+            Ok(Claimed { checkpoint: Checkpoint { partitions: at }, parts, inherited })
         })
+    }
+
+    /// The states of the chains that partitions come from, as of their newest seals.
+    fn inherit(&self, partitions: &[Name]) -> Result<Vec<Vec<u8>>, ArchiveError> {
+        let (store, keys) = (self.place.store.as_ref(), &self.place.keys);
+        let chains = claim::predecessors(&chain::heads(store, keys)?, &self.chain, partitions);
+        let states = chains.iter().map(|chain| seal::newest_state(store, keys, chain));
+        states.filter(|state| !matches!(state, Ok(state) if state.is_empty())).collect()
     }
 
     fn take_over(&mut self, partitions: &[Name]) -> Result<(), ArchiveError> {
@@ -246,8 +275,9 @@ impl Archive {
         if missing.is_empty() {
             return Ok(());
         }
-        let Self { place, pipeline, chain, writer, .. } = self;
-        let holders = claim::claim(place.store.as_ref(), &place.keys, Claimant { pipeline, chain, writer }, &missing)?;
+        let Self { place, pipeline, chain, writer, audit, .. } = self;
+        let claimant = Claimant { pipeline, chain, writer, audit: *audit };
+        let holders = claim::claim(place.store.as_ref(), &place.keys, claimant, &missing)?;
         self.hold(holders);
         Ok(())
     }
@@ -396,14 +426,17 @@ fn check_device(root: &Path, scratch: &Path) -> Result<(), ArchiveError> {
 
 /// Takes the pipeline's lock; it goes with the returned file, so also when the process dies.
 fn lock(path: &Path) -> Result<File, ArchiveError> {
+    let owner = || std::fs::read_to_string(path).unwrap_or_default();
+    try_lock(path)?.ok_or_else(|| ArchiveError::Locked { path: path.to_owned(), owner: format!("process {}", owner()) })
+}
+
+/// As [`lock`]; `None` where another process has it.
+pub(super) fn try_lock(path: &Path) -> Result<Option<File>, ArchiveError> {
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
     let file = opened.map_err(ArchiveError::io("open", path))?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let owner = std::fs::read_to_string(path).unwrap_or_default();
-            Err(ArchiveError::Locked { path: path.to_owned(), owner: format!("process {owner}") })
-        }
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(ArchiveError::io("lock", path)(error.into())),
     }
 }

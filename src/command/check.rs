@@ -3,7 +3,7 @@
 use super::load::PipelineFile;
 use super::report::Format;
 use super::{EXIT_CONFIG, report};
-use crate::config;
+use crate::config::{self, Role};
 use crate::place::Problem;
 use crate::source::Setting;
 use crate::telemetry::metrics::SelfMetrics;
@@ -77,7 +77,11 @@ fn unreachable_parts(plan: &config::Plan, clock: &Arc<dyn Clock>) -> Vec<Problem
     let sources = plan.sources.iter().filter_map(|(name, source)| source.probe(name, Arc::clone(clock), &setting));
     let archive = plan.archive.iter().filter_map(crate::archive::Config::probe);
     let receivers = plan.notify.iter().filter_map(|(_, receiver)| receiver.probe());
-    sources.chain(archive).chain(receivers).collect()
+    let shared = match &plan.role {
+        Role::Gather(repartition) => repartition.probe(clock.as_ref()),
+        Role::Alone | Role::Merge { .. } => None,
+    };
+    sources.chain(archive).chain(receivers).chain(shared).collect()
 }
 
 fn summary(plan: &config::Plan, reached: bool) -> String {

@@ -4,16 +4,20 @@
 //! clap). What a command is asked for goes to stdout, everything said to people to stderr.
 
 mod check;
+mod compact;
 mod display;
 mod generate;
 mod kafka;
 mod load;
 mod nats;
+mod query;
 mod report;
+mod retain;
 mod run;
 mod schema;
 mod signals;
 mod surface;
+mod upkeep;
 mod verify;
 
 use crate::time::clock::SystemClock;
@@ -38,8 +42,14 @@ enum Command {
     Run(run::Args),
     /// Validates pipeline files and prints every mistake with line, column and remedy.
     Check(check::Args),
+    /// Answers SQL over an archive: logs, dead letters, window results, alerts.
+    Query(query::Args),
     /// Proves from an archive alone that each position is there exactly once, and names what is wrong.
     Verify(verify::Args),
+    /// Makes large files of an archive's small ones, while others read it.
+    Compact(compact::Args),
+    /// Lets an archive's old rows go, or says which would.
+    Retain(retain::Args),
     /// Writes deterministic Fly-enveloped structlog lines.
     Generate(generate::Args),
     /// Prints the JSON Schema of the pipeline file.
@@ -55,7 +65,10 @@ pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::run(&args, clock),
         Command::Check(args) => check::run(&args, clock),
+        Command::Query(args) => query::run(&args, &clock),
         Command::Verify(args) => verify::run(&args),
+        Command::Compact(args) => compact::run(&args, &clock),
+        Command::Retain(args) => retain::run(&args, &clock),
         Command::Generate(args) => generate::run(args, &clock).map(|()| ExitCode::SUCCESS),
         Command::Schema(args) => schema::run(&args),
     };

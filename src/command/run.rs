@@ -6,7 +6,7 @@ use super::load::{self, PipelineFile};
 use super::report::{self, Hinted};
 use super::signals::{self, Wish};
 use super::surface::{Phase, State, surface};
-use crate::config::Plan;
+use crate::config::{Plan, Role};
 use crate::limits;
 use crate::metric;
 use crate::server;
@@ -97,7 +97,8 @@ async fn daemon(args: &Args, prepared: Prepared, clock: Arc<dyn Clock>) -> anyho
     let Prepared { mut files, plans } = prepared;
     let listen = plans[0].listen;
     let listener = server::bind(listen).await.map_err(|error| anyhow::Error::new(Hinted::new(&error, error.hint())))?;
-    let mut connected = connect(plans, &surroundings)?;
+    let (first, mut later) = runs(plans, args.once);
+    let mut connected = connect(first, &surroundings)?;
     let state = Arc::new(State::default());
     let shown = surface(&state, &surroundings.telemetry);
     tokio::spawn(async move {
@@ -107,21 +108,47 @@ async fn daemon(args: &Args, prepared: Prepared, clock: Arc<dyn Clock>) -> anyho
     });
     loop {
         let (code, next) = run_until_changed(args, connected, &state, &surroundings, &mut wishes, &files).await;
-        let Some(next) = next else { return Ok(code) };
+        let next = match next {
+            Next::Exit => return Ok(code),
+            Next::Ended if later.is_empty() => return Ok(code),
+            Next::Ended => {
+                connected = connect(std::mem::take(&mut later), &surroundings)?;
+                continue;
+            }
+            Next::Reload(next) => next,
+        };
         if next.plans[0].listen != listen {
             tracing::warn!(%listen, "`server.listen` changes only with a restart");
         }
-        connected = match connect(next.plans, &surroundings) {
+        let (first, rest) = runs(next.plans, args.once);
+        connected = match connect(first, &surroundings) {
             Ok(connected) => {
-                files = next.files;
+                (files, later) = (next.files, rest);
                 connected
             }
             Err(error) => {
                 tracing::error!(%error, "cannot start the new configuration, going back to the old one");
-                connect(load::plans(&files).ok_or(error)?, &surroundings)?
+                let (first, rest) = runs(load::plans(&files).ok_or(error)?, args.once);
+                later = rest;
+                connect(first, &surroundings)?
             }
         };
     }
+}
+
+/// What comes behind a run.
+enum Next {
+    /// Nothing: it failed, or was told to stop.
+    Exit,
+    /// All input has ended.
+    Ended,
+    Reload(Prepared),
+}
+
+/// What runs of the plans, now and behind that: to the end, windows that daemons share are merged when all is gathered.
+fn runs(plans: Vec<Plan>, once: bool) -> (Vec<Plan>, Vec<Plan>) {
+    let all = plans.into_iter().flat_map(Plan::into_runs);
+    all.partition(|plan| !once || !matches!(plan.role, Role::Merge { .. }))
 }
 
 /// Runs pipelines until they end, somebody stops them, or a reload replaces them (then what to go on with).
@@ -132,7 +159,7 @@ async fn run_until_changed(
     surroundings: &Surroundings,
     wishes: &mut mpsc::Receiver<Wish>,
     files: &[PipelineFile],
-) -> (ExitCode, Option<Prepared>) {
+) -> (ExitCode, Next) {
     if args.once {
         connected.iter_mut().for_each(Connected::bound);
     }
@@ -184,10 +211,12 @@ async fn run_until_changed(
         }
     }
     display.end(&ends);
+    let ended = if stop.is_cancelled() { Next::Exit } else { Next::Ended };
+    let mut next = next.map_or(ended, Next::Reload);
     let mut code = ExitCode::SUCCESS;
     for (name, error) in ends.into_iter().filter_map(|(name, end)| Some((name, end.err()?))) {
         code = ExitCode::FAILURE;
-        next = None;
+        next = Next::Exit;
         report::error(&Hinted::new(&format!("pipeline {name}: {error}"), error.hint()).into());
     }
     (code, next)

@@ -1,7 +1,7 @@
 //! `headrig verify`: proves from the archive alone that each position is there exactly once.
 
 use super::report::{self, Format, Hinted};
-use crate::archive::{self, Report};
+use crate::archive::{self, Look, Report};
 use anyhow::Context;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -19,6 +19,9 @@ pub(super) struct Args {
     /// Reads all rows.
     #[arg(long)]
     deep: bool,
+    /// Reads all bytes and proves the chain of hashes of an archive with `audit: true`; names the first break.
+    #[arg(long)]
+    audit: bool,
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -35,7 +38,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let _ = write!(io::stderr(), "\r{done} of {total} files{}", if done == total { "\n" } else { "" });
         }
     };
-    let found = archive::verify(&args.archive, args.deep, progress)
+    let found = archive::verify(&args.archive, Look { deep: args.deep, audit: args.audit }, progress)
         .map_err(|error| anyhow::Error::new(Hinted::new(&error, error.hint())))?;
     let text = match args.format {
         Format::Text => text(&found),
@@ -64,6 +67,15 @@ fn text(report: &Report) -> String {
             pipeline.files,
             pipeline.bytes,
         ));
+        if pipeline.replaced > 0 {
+            let expired: Vec<String> =
+                pipeline.expired.iter().map(|(table, rows)| format!("{rows} rows of {table}")).collect();
+            let expired = if expired.is_empty() { "nothing".to_owned() } else { expired.join(", ") };
+            lines.push(format!(
+                "pipeline {}: {} sealed files were replaced by others or have expired ({expired})",
+                pipeline.pipeline, pipeline.replaced
+            ));
+        }
     }
     lines.extend(report.notes.iter().map(|note| format!("note: {note}")));
     for finding in &report.findings {

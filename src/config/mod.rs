@@ -23,5 +23,5 @@ mod unbuilt;
 mod yaml;
 
 pub use json_schema::json_schema;
-pub use plan::{Limits, Plan};
+pub use plan::{Limits, Plan, Role};
 pub use resolve::load;

@@ -1,6 +1,7 @@
 //! A pipeline that was checked: everything compiled, nothing connected.
 
 use crate::record::schema::Schema;
+use crate::source::Repartition;
 use crate::transform::Transform;
 use crate::{alert, archive, decode, metric, sink, source, window};
 use std::net::SocketAddr;
@@ -32,6 +33,60 @@ pub struct Plan {
     /// A loopback address.
     pub listen: SocketAddr,
     pub limits: Limits,
+    /// What it does of its windows.
+    pub role: Role,
+}
+
+/// Who closes a pipeline's windows.
+#[derive(Debug, Clone)]
+pub enum Role {
+    /// The daemon that reads the records.
+    Alone,
+    /// All daemons of the group together: this one hands on what it has gathered.
+    Gather(Repartition),
+    /// This one, of what it and others have gathered.
+    Merge {
+        /// The pipeline whose windows these are.
+        of: String,
+        /// Where the records come from: windows wait for each partition.
+        inputs: Vec<(String, source::Config)>,
+    },
+}
+
+impl Plan {
+    /// What runs of it: itself and, where daemons share its windows, what merges them, as a pipeline of its own with chains, positions and
+    /// a group of its own. Windows, alerts and receivers are the second one's, all else the first one's.
+    pub fn into_runs(mut self) -> Vec<Self> {
+        let Role::Gather(repartition) = &self.role else { return vec![self] };
+        let limited = |kinds: &[archive::Kind]| {
+            let mut archive = self.archive.clone()?;
+            archive.tables.value.retain(|kind| kinds.contains(kind));
+            Some(archive)
+        };
+        let (own, merged) = (
+            limited(&[archive::Kind::Data, archive::Kind::Dead]),
+            limited(&[archive::Kind::Dead, archive::Kind::Windows, archive::Kind::Alerts]),
+        );
+        let merging = Self {
+            file: self.file.clone(),
+            pipeline: format!("{}.windows", self.pipeline),
+            sources: vec![("repartition".to_owned(), repartition.source())],
+            decode: self.decode.clone(),
+            transforms: Vec::new(),
+            schema: Arc::clone(&self.schema),
+            metrics: Vec::new(),
+            windows: self.windows.clone(),
+            alerts: std::mem::take(&mut self.alerts),
+            archive: merged,
+            notify: std::mem::take(&mut self.notify),
+            routes: std::mem::take(&mut self.routes),
+            listen: self.listen,
+            limits: self.limits,
+            role: Role::Merge { of: self.pipeline.clone(), inputs: self.sources.clone() },
+        };
+        self.archive = own;
+        vec![self, merging]
+    }
 }
 
 /// `limits:` checked.

@@ -32,6 +32,8 @@ pub(super) struct Pipeline {
     /// Aggregates in event time.
     #[serde(default)]
     pub windows: Vec<window::Config>,
+    /// Lets the daemons of the source's Kafka group share windows and alerts, through a topic of their own.
+    pub repartition: Option<Located<source::RepartitionConfig>>,
     /// Rules over the results of windows.
     #[serde(default)]
     pub alerts: Vec<alert::Config>,
@@ -50,13 +52,14 @@ pub(super) struct Pipeline {
 }
 
 /// The keys of [`Pipeline`].
-pub(super) const PARTS: [&str; 12] = [
+pub(super) const PARTS: [&str; 13] = [
     "pipeline",
     "sources",
     "decode",
     "transform",
     "metrics",
     "windows",
+    "repartition",
     "alerts",
     "archive",
     "notify",

@@ -3,7 +3,7 @@
 //! A part is looked at only when the parts that it builds on are sound, so that one mistake isn't reported as many.
 
 use super::interpolate::{Environment, interpolate};
-use super::plan::Plan;
+use super::plan::{Plan, Role};
 use super::raw::{PARTS, Pipeline, Server};
 use super::read::read;
 use super::schema_file::{self, ReadFile};
@@ -97,9 +97,9 @@ impl<'r> Resolver<'r> {
             .ok()
     }
 
-    fn resolve(&mut self, file_name: &str, raw: Pipeline, read_file: ReadFile<'_>) -> Option<Plan> {
+    fn resolve(&mut self, file_name: &str, mut raw: Pipeline, read_file: ReadFile<'_>) -> Option<Plan> {
         let pipeline = self.name(raw.pipeline.as_ref());
-        let sources = self.sources(raw.sources);
+        let sources = self.sources(raw.sources.take());
         let listen = self.listen(&raw.server);
         let limits = limits::limits(&raw.limits, self.problems);
         let decode = self.decode(&raw.decode, read_file);
@@ -119,6 +119,11 @@ impl<'r> Resolver<'r> {
         } else {
             Default::default()
         };
+        let role = self.role(raw.repartition.as_ref(), pipeline.as_deref(), sources.as_deref(), &raw, &windows);
+        let windows = match role {
+            Some(Role::Gather(_)) => windows.into_iter().map(window::Plan::shared).collect(),
+            _ => windows,
+        };
         let mut plan = Plan {
             file: file_name.to_owned(),
             pipeline: pipeline?,
@@ -134,6 +139,7 @@ impl<'r> Resolver<'r> {
             routes: raw.route,
             listen: listen?,
             limits,
+            role: role?,
         };
         plan.decode.needed = needed::needed(&plan);
         Some(plan)
@@ -171,6 +177,38 @@ impl<'r> Resolver<'r> {
             self.problems.extend(source.check().into_iter().map(placed));
         }
         Some(owned(sources.value))
+    }
+
+    /// Who closes the windows; `None` when what is written of it is wrong.
+    fn role(
+        &mut self,
+        config: Option<&Located<source::RepartitionConfig>>,
+        pipeline: Option<&str>,
+        sources: Option<&[(String, source::Config)]>,
+        raw: &Pipeline,
+        windows: &[window::Plan],
+    ) -> Option<Role> {
+        let Some(config) = config else { return self.is_sound(&["repartition"]).then_some(Role::Alone) };
+        if raw.windows.is_empty() && self.is_sound(&["windows"]) {
+            let problem = config.problem("cannot share windows among daemons, there are none");
+            self.problems.push(problem.hint("define `windows`, or take `repartition` out"));
+        }
+        if raw.archive.is_none() && self.is_sound(&["archive"]) {
+            let problem = config.problem("cannot share windows among daemons without an archive");
+            self.problems.push(
+                problem.hint("the archive says which records are in which part: as in `archive: { url: ./data }`"),
+            );
+        }
+        for (text, window) in windows.iter().filter_map(|plan| Some((plan.check_shared()?, plan.schema().window))) {
+            let at =
+                raw.windows.iter().find(|config| config.name.value == *window).map_or(config.place, |w| w.name.place);
+            self.problems.push(Problem::new(at, text).hint("split it into several windows"));
+        }
+        let (pipeline, sources) = (pipeline?, sources?);
+        if !self.is_sound(&["repartition", "sources"]) {
+            return None;
+        }
+        self.keep("repartition", source::Repartition::resolve(config, pipeline, sources)).map(Role::Gather)
     }
 
     /// A top-level key that must be there; silent when it has a value, for then that was reported.

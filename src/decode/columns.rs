@@ -53,83 +53,115 @@ fn clear(words: &mut [u64], start: usize, end: usize) {
     words[last] &= behind;
 }
 
-/// Texts, back to back.
-#[derive(Debug)]
+/// Texts, back to back, in memory that is kept from batch to batch and copied when one is finished.
+///
+/// There is room behind what is used, so that a short text and what follows it are copied at once, and only the place
+/// of the next one says how much of that counts.
+#[derive(Debug, Default)]
 pub(super) struct Texts {
     bytes: Vec<u8>,
-    /// Where each row's text begins, and where the last one ends. Offsets stay far below 2 GiB: a batch is bounded by
-    /// `limits::BATCH_BYTES` and one record, and no text grows more than sixfold.
+    /// Bytes that count. This and the offsets stay far below 2 GiB: a batch is bounded by `limits::BATCH_BYTES` and one
+    /// record, and no text grows more than sixfold.
+    used: u32,
+    /// Where each row's text begins, and where the last one ends; room behind it.
     offsets: Vec<i32>,
+    rows: usize,
     gaps: Gaps,
-}
-
-impl Default for Texts {
-    fn default() -> Self {
-        Self { bytes: Vec::new(), offsets: vec![0], gaps: Gaps::default() }
-    }
+    /// A column of which each row had the same text. One that has it again is a slice of it.
+    same: Option<StringArray>,
 }
 
 /// Bytes that are copied at once, whatever a short text's length: two vector moves instead of a call.
 const SHORT: usize = 32;
+/// Bytes of a column that are kept whatever use is made of them.
+const KEPT: usize = 16 * 1024;
 
 impl Texts {
-    fn rows(&self) -> usize {
-        self.offsets.len() - 1
-    }
-
-    /// Rows up to `row` that were not told have no text.
-    #[inline]
-    fn reach(&mut self, row: usize) {
-        if self.rows() < row {
-            self.skip(row);
-        }
-    }
-
+    /// Any text, where rows without one or too little room may be before it.
     #[inline(never)]
-    fn skip(&mut self, row: usize) {
-        self.gaps.add(self.rows(), row);
-        self.offsets.resize(row + 1, self.bytes.len() as i32);
-    }
-
-    #[inline]
     pub(super) fn push(&mut self, row: usize, text: &[u8]) {
-        self.reach(row);
-        self.bytes.extend_from_slice(text);
-        self.close();
-    }
-
-    #[inline]
-    fn close(&mut self) {
-        self.offsets.push(self.bytes.len() as i32);
+        let end = self.used as usize + text.len();
+        self.make_room(row, end);
+        if self.rows < row {
+            self.gaps.add(self.rows, row);
+            self.fill(row);
+        }
+        self.bytes[self.used as usize..end].copy_from_slice(text);
+        self.used = end as u32;
+        self.offsets[row + 1] = end as i32;
+        self.rows = row + 1;
     }
 
     /// The same for the text at `range` of `bytes`, which is faster where more bytes follow.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push_cut(&mut self, row: usize, bytes: &[u8], range: std::ops::Range<usize>) {
-        self.reach(row);
-        let length = range.end - range.start;
-        match bytes.get(range.start..range.start + SHORT) {
-            Some(piece) if length <= SHORT => {
-                let behind = self.bytes.len() + length;
-                self.bytes.extend_from_slice(piece);
-                self.bytes.truncate(behind);
-            }
-            _ => self.bytes.extend_from_slice(&bytes[range]),
+        let (used, length) = (self.used as usize, range.end.wrapping_sub(range.start));
+        if self.rows == row
+            && length <= SHORT
+            && let Some(from) = bytes.get(range.start..range.start + SHORT)
+            && let Some(to) = self.bytes.get_mut(used..used + SHORT)
+            && let Some(end) = self.offsets.get_mut(row + 1)
+        {
+            to.copy_from_slice(from);
+            let behind = self.used + length as u32;
+            *end = behind as i32;
+            self.used = behind;
+            self.rows = row + 1;
+        } else {
+            self.push(row, &bytes[range]);
         }
-        self.close();
+    }
+
+    /// Room for one more row, with a text that ends at `end`, and for a short text behind that.
+    fn make_room(&mut self, row: usize, end: usize) {
+        if self.offsets.len() < row + 3 {
+            self.offsets.resize(2 * row + 64, 0);
+        }
+        if self.bytes.len() < end + SHORT {
+            self.bytes.resize(end + end / 2 + 8 * SHORT, 0);
+        }
+    }
+
+    /// The rows up to `row` that were not told have no text.
+    fn fill(&mut self, row: usize) {
+        self.offsets[self.rows + 1..=row].fill(self.used as i32);
+        self.rows = row;
     }
 
     fn finish(&mut self, rows: usize) -> ArrayRef {
-        let filled = self.rows();
-        self.offsets.resize(rows + 1, self.bytes.len() as i32);
-        let (bytes, offsets) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.offsets));
-        self.bytes.reserve(bytes.len());
-        self.offsets.reserve(offsets.len());
-        self.offsets.push(0);
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
-        let texts = StringArray::try_new(offsets, Buffer::from_vec(bytes), self.gaps.finish(filled, rows));
-        Arc::new(texts.expect("only whole, checked texts were appended"))
+        let nulls = self.gaps.finish(self.rows, rows);
+        self.make_room(rows, self.used as usize);
+        self.fill(rows);
+        let (bytes, offsets) = (&self.bytes[..self.used as usize], &self.offsets[..=rows]);
+        let is_same = rows > 0 && nulls.is_none() && is_same(bytes, offsets);
+        let same = self
+            .same
+            .take()
+            .filter(|same| is_same && same.len() >= rows && same.value(0).as_bytes() == &bytes[..bytes.len() / rows]);
+        let texts = same.unwrap_or_else(|| {
+            let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets.to_vec()));
+            let texts = StringArray::try_new(offsets, Buffer::from_vec(bytes.to_vec()), nulls);
+            texts.expect("only whole, checked texts were appended")
+        });
+        // A long text once is no reason to keep its room.
+        if self.bytes.len() > 4 * bytes.len() + KEPT {
+            self.bytes = Vec::new();
+        }
+        (self.used, self.rows) = (0, 0);
+        let column = Arc::new(texts.slice(0, rows));
+        self.same = is_same.then_some(texts);
+        column
     }
+}
+
+/// Whether all rows, of which none is null, have the same text.
+fn is_same(bytes: &[u8], offsets: &[i32]) -> bool {
+    let rows = offsets.len() - 1;
+    let length = bytes.len() / rows;
+    // A column of different texts differs early, and a text of another length shows in an offset.
+    bytes.len() == rows * length
+        && bytes[length..] == bytes[..bytes.len() - length]
+        && offsets.iter().enumerate().all(|(row, offset)| *offset as usize == row * length)
 }
 
 /// Numbers of one kind, zero where there is none.
@@ -200,7 +232,7 @@ impl Builder {
             Self::Timestamp(column) | Self::Int(column) => column.values.is_empty(),
             Self::Float(column) => column.values.is_empty(),
             Self::Bool(column) => column.values.is_empty(),
-            Self::Text | Self::Json(_) => texts.rows() == 0,
+            Self::Text | Self::Json(_) => texts.rows == 0,
         }
     }
 
@@ -288,6 +320,14 @@ mod tests {
     use arrow::array::AsArray;
     use proptest::prelude::*;
 
+    /// Rows that all have the same text, now and then but for one.
+    fn one_text() -> impl Strategy<Value = Vec<String>> {
+        let text = proptest::sample::select(vec!["", "é", "app", "apps", "a longer text, which is not copied at once"]);
+        (text, 1usize..9, 0usize..20).prop_map(|(text, rows, other)| {
+            (0..rows).map(|row| if row == other { "app" } else { text }.to_owned()).collect()
+        })
+    }
+
     proptest! {
         #[test]
         fn rows_that_were_not_told_are_null(
@@ -304,6 +344,21 @@ mod tests {
                 let array = column.finish(texts.len());
                 let found: Vec<Option<&str>> = array.as_string::<i32>().iter().collect();
                 prop_assert_eq!(found, texts.iter().map(Option::as_deref).collect::<Vec<_>>());
+            }
+        }
+
+        #[test]
+        fn a_column_of_one_text_may_be_that_of_the_batch_before(
+            batches in proptest::collection::vec(prop_oneof![one_text(), proptest::collection::vec("a{1,3}", 1..4)], 1..9)
+        ) {
+            let mut column = Texts::default();
+            for texts in batches {
+                for (row, text) in texts.iter().enumerate() {
+                    column.push_cut(row, format!("{text}{}", " ".repeat(40)).as_bytes(), 0..text.len());
+                }
+                let array = column.finish(texts.len());
+                let found: Option<Vec<&str>> = array.as_string::<i32>().iter().collect();
+                prop_assert_eq!(found, Some(texts.iter().map(String::as_str).collect()));
             }
         }
 

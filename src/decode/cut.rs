@@ -5,6 +5,8 @@
 //! hold it to that.
 
 use super::index::Index;
+use super::learn::MAX_STEPS;
+use super::swar;
 
 /// What a value is. A bit each, so that sets of them are cheap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,47 +45,111 @@ impl Kinds {
 
 /// A value that was cut out.
 #[derive(Debug, Clone, Copy)]
+#[repr(align(16))]
 pub(super) struct Piece {
-    /// An integer's value, the bits of a float, 1 for true; of a text the place of its first byte in the lower and of
-    /// that behind its last one in the upper half, counted from the record's first byte or in the scratch buffer.
-    number: u64,
+    /// The lower and the upper half of an integer's value or a float's bits; 1 for true. Of a text the places of its first
+    /// byte and of that behind its last one, counted from the record's first byte or in the scratch buffer.
+    halves: [u32; 2],
     /// One kind.
     pub(super) kind: Kinds,
 }
 
 impl Piece {
+    const NONE: Self = Self { halves: [0; 2], kind: Kinds::NULL };
+
+    const fn number(&self) -> u64 {
+        self.halves[0] as u64 | (self.halves[1] as u64) << 32
+    }
+
     pub(super) const fn int(&self) -> i64 {
-        self.number as i64
+        self.number() as i64
     }
 
     pub(super) const fn float(&self) -> f64 {
-        f64::from_bits(self.number)
+        f64::from_bits(self.number())
     }
 
     pub(super) const fn is_true(&self) -> bool {
-        self.number == 1
+        self.halves[0] == 1
     }
 
     /// Where a text stands.
     #[inline]
     pub(super) const fn range(&self) -> std::ops::Range<usize> {
-        self.number as u32 as usize..(self.number >> 32) as usize
+        self.halves[0] as usize..self.halves[1] as usize
+    }
+}
+
+/// The values of a record. As many as a layout can have, so that it takes no check to add or to find one.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    all: Box<[Piece; MAX_STEPS]>,
+    count: usize,
+}
+
+impl Default for Pieces {
+    fn default() -> Self {
+        Self { all: Box::new([Piece::NONE; MAX_STEPS]), count: 0 }
+    }
+}
+
+impl Pieces {
+    pub(super) fn get(&self) -> &[Piece] {
+        &self.all[..self.count]
+    }
+
+    pub(super) fn set(&mut self, pieces: &[Piece]) {
+        self.all[..pieces.len()].copy_from_slice(pieces);
+        self.count = pieces.len();
+    }
+
+    /// All places for values, by step, whether or not they are in use.
+    pub(super) fn all(&self) -> &[Piece; MAX_STEPS] {
+        &self.all
+    }
+
+    /// The value that a step cut.
+    #[inline(always)]
+    pub(super) fn of(&self, step: u16) -> &Piece {
+        &self.all[usize::from(step) % MAX_STEPS]
+    }
+
+    #[inline(always)]
+    fn push(&mut self, kind: Kinds, number: u64) {
+        self.add(Piece { halves: [number as u32, (number >> 32) as u32], kind });
+    }
+
+    /// Adds a text, plain or unescaped.
+    #[inline(always)]
+    pub(super) fn push_text(&mut self, kind: Kinds, start: usize, end: usize) {
+        self.add(Piece { halves: [start as u32, end as u32], kind });
+    }
+
+    #[inline(always)]
+    fn add(&mut self, piece: Piece) {
+        // A layout has no more than fit; learning gives up behind them.
+        self.all[self.count % MAX_STEPS] = piece;
+        self.count += 1;
+    }
+
+    pub(super) fn pop(&mut self) {
+        self.count -= 1;
     }
 }
 
 /// What a record is cut into.
 #[derive(Debug, Default)]
 pub(super) struct Cuts {
-    pub(super) pieces: Vec<Piece>,
+    pub(super) pieces: Pieces,
     /// Texts that had escapes.
     pub(super) scratch: Vec<u8>,
-    index: Index,
+    pub(super) index: Index,
 }
 
 impl Cuts {
     /// Forgets the last record.
     pub(super) fn clear(&mut self) {
-        self.pieces.clear();
+        self.pieces.count = 0;
         self.scratch.clear();
     }
 
@@ -96,23 +162,18 @@ impl Cuts {
 
     /// The value that was cut last, which is a text.
     pub(super) fn last_text<'c>(&'c self, bytes: &'c [u8]) -> &'c [u8] {
-        match self.pieces.last() {
+        match self.pieces.get().last() {
             Some(piece) if piece.kind == Kinds::PLAIN => &bytes[piece.range()],
             Some(piece) => &self.scratch[piece.range()],
             None => &[],
         }
     }
 
-    /// Adds a value and returns the place behind it. (A piece that is handed around by value costs more than cutting it.)
-    #[inline(always)]
-    fn push(&mut self, kind: Kinds, number: u64, behind: usize) -> Option<usize> {
-        self.pieces.push(Piece { number, kind });
-        Some(behind)
-    }
-
-    #[inline(always)]
-    fn push_text(&mut self, kind: Kinds, start: usize, end: usize, behind: usize) -> Option<usize> {
-        self.push(kind, start as u64 | (end as u64) << 32, behind)
+    /// Takes the value back that was cut last, a plain text, and returns where it begins.
+    pub(super) fn take_text(&mut self) -> usize {
+        let start = self.pieces.get().last().map_or(0, |piece| piece.range().start);
+        self.pieces.pop();
+        start
     }
 }
 
@@ -134,7 +195,7 @@ impl Quote {
     }
 
     #[inline(always)]
-    fn stands_at(self, bytes: &[u8], at: usize) -> Option<bool> {
+    pub(super) fn stands_at(self, bytes: &[u8], at: usize) -> Option<bool> {
         let two = bytes.get(at..)?.first_chunk()?;
         Some(u16::from_le_bytes(*two) & self.mask == self.mark)
     }
@@ -147,23 +208,10 @@ pub(super) fn scalar(bytes: &[u8], at: usize, quote: Quote, kinds: Kinds, cuts: 
     if quote.stands_at(bytes, at)? {
         text(bytes, at + usize::from(quote.length), quote, kinds, cuts)
     } else if matches!(bytes[at], b'-' | b'0'..=b'9') {
-        number(bytes, at, kinds, cuts)
+        number(bytes, at, kinds, &mut cuts.pieces)
     } else {
         word(bytes, at, kinds, cuts)
     }
-}
-
-/// Cuts the text without escapes that begins at `start`, behind its quote, and returns what stands behind.
-#[inline(always)]
-pub(super) fn plain<'b>(bytes: &'b [u8], start: usize, quote: Quote, cuts: &mut Cuts) -> Option<&'b [u8]> {
-    let stop = cuts.index.next(start)?;
-    let ahead = bytes.get(stop..)?;
-    let behind = ahead.get(usize::from(quote.length)..)?;
-    if u16::from_le_bytes(*ahead.first_chunk()?) & quote.mask != quote.mark {
-        return None;
-    }
-    cuts.push_text(Kinds::PLAIN, start, stop, stop)?;
-    Some(behind)
 }
 
 /// The same as [`scalar`] for a text that begins at `start`, behind its quote.
@@ -173,11 +221,11 @@ pub(super) fn text(bytes: &[u8], start: usize, quote: Quote, kinds: Kinds, cuts:
     if !quote.stands_at(bytes, stop)? {
         return unescaped(bytes, start, stop, quote, kinds, cuts);
     }
-    if kinds.has(Kinds::PLAIN) {
-        cuts.push_text(Kinds::PLAIN, start, stop, stop + usize::from(quote.length))
-    } else {
-        None
+    if !kinds.has(Kinds::PLAIN) {
+        return None;
     }
+    cuts.pieces.push_text(Kinds::PLAIN, start, stop);
+    Some(stop + usize::from(quote.length))
 }
 
 /// Cuts `true`, `false` or `null`.
@@ -189,7 +237,11 @@ fn word(bytes: &[u8], at: usize, kinds: Kinds, cuts: &mut Cuts) -> Option<usize>
         [b'n', b'u', b'l', b'l', ..] => (Kinds::NULL, 0, 4),
         _ => return None,
     };
-    if kinds.has(kind) { cuts.push(kind, number, at + length) } else { None }
+    if !kinds.has(kind) {
+        return None;
+    }
+    cuts.pieces.push(kind, number);
+    Some(at + length)
 }
 
 /// Writes a text with escapes, of which the first stands at `at`, to `scratch`.
@@ -223,7 +275,8 @@ fn unescaped(bytes: &[u8], start: usize, mut at: usize, quote: Quote, kinds: Kin
         at = stop;
     };
     let end = scratch.len();
-    cuts.push_text(Kinds::UNESCAPED, begin, end, behind)
+    cuts.pieces.push_text(Kinds::UNESCAPED, begin, end);
+    Some(behind)
 }
 
 /// Writes the character that is escaped by what stands behind the backslash, at `at`; returns the place behind.
@@ -272,9 +325,38 @@ const POWERS: [f64; 23] = [
 
 /// Cuts a number. Whether it ends where it seems to is seen by what the caller expects behind.
 #[inline(never)]
-pub(super) fn number(bytes: &[u8], at: usize, kinds: Kinds, cuts: &mut Cuts) -> Option<usize> {
+pub(super) fn number(bytes: &[u8], at: usize, kinds: Kinds, pieces: &mut Pieces) -> Option<usize> {
     let negative = *bytes.get(at)? == b'-';
     let first = at + usize::from(negative);
+    let Some(short) = swar::short(bytes, first) else { return long_number(bytes, at, first, kinds, pieces) };
+    let end = first + short.length;
+    if matches!(bytes.get(end), Some(b'e' | b'E')) {
+        return long_number(bytes, at, first, kinds, pieces);
+    }
+    if short.whole > 1 && bytes[first] == b'0' {
+        return None;
+    }
+    if short.length > short.whole {
+        if !kinds.has(Kinds::FLOAT) {
+            return None;
+        }
+        // Both are exact, so the one rounding of the division is the only one (Clinger 1990).
+        let float = f64::from(short.value) / POWERS[(short.length - short.whole - 1) % POWERS.len()];
+        pieces.push(Kinds::FLOAT, if negative { -float } else { float }.to_bits());
+    } else {
+        if !kinds.has(Kinds::INT) {
+            return None;
+        }
+        let int = i64::from(short.value);
+        pieces.push(Kinds::INT, (if negative { -int } else { int }) as u64);
+    }
+    Some(end)
+}
+
+/// The same for a number of any length, of which the digits begin at `first`.
+#[inline(never)]
+fn long_number(bytes: &[u8], at: usize, first: usize, kinds: Kinds, pieces: &mut Pieces) -> Option<usize> {
+    let negative = first > at;
     let (mut value, point) = digits(bytes, first, 0);
     let whole = point - first;
     if whole == 0 || whole > 18 || (whole > 1 && bytes[first] == b'0') {
@@ -290,25 +372,23 @@ pub(super) fn number(bytes: &[u8], at: usize, kinds: Kinds, cuts: &mut Cuts) -> 
                 return None;
             }
             if whole + fraction > 18 || value >= 1 << 53 || matches!(bytes.get(end), Some(b'e' | b'E')) {
-                return slow_float(bytes, at, end, cuts);
+                return slow_float(bytes, at, end, pieces);
             }
-            // Both are exact, so the one rounding of the division is the only one (Clinger 1990).
             let float = value as f64 / POWERS[fraction];
-            let float = if negative { -float } else { float };
-            cuts.push(Kinds::FLOAT, float.to_bits(), end)
+            pieces.push(Kinds::FLOAT, if negative { -float } else { float }.to_bits());
+            Some(end)
         }
-        Some(b'e' | b'E') => slow_float(bytes, at, point, cuts),
+        Some(b'e' | b'E') => slow_float(bytes, at, point, pieces),
         _ if !kinds.has(Kinds::INT) => None,
         _ => {
             let int = value as i64;
-            cuts.push(Kinds::INT, (if negative { -int } else { int }) as u64, point)
+            pieces.push(Kinds::INT, (if negative { -int } else { int }) as u64);
+            Some(point)
         }
     }
 }
 
 /// The value of the digits from `at` on, behind those of `value`, and where they end. Wraps behind the 19th.
-///
-/// Most numbers are short: eight digits at a time took more instructions (measured).
 #[inline]
 fn digits(bytes: &[u8], mut at: usize, mut value: u64) -> (u64, usize) {
     while let Some(byte) = bytes.get(at) {
@@ -325,7 +405,7 @@ fn digits(bytes: &[u8], mut at: usize, mut value: u64) -> (u64, usize) {
 /// A number with an exponent or many digits, of which the mantissa ends at `mantissa`; the standard library rounds
 /// correctly, as simd-json does.
 #[cold]
-fn slow_float(bytes: &[u8], at: usize, mantissa: usize, cuts: &mut Cuts) -> Option<usize> {
+fn slow_float(bytes: &[u8], at: usize, mantissa: usize, pieces: &mut Pieces) -> Option<usize> {
     let mut end = mantissa;
     if matches!(bytes.get(end), Some(b'e' | b'E')) {
         end += 1 + usize::from(matches!(bytes.get(end + 1), Some(b'+' | b'-')));
@@ -336,5 +416,9 @@ fn slow_float(bytes: &[u8], at: usize, mantissa: usize, cuts: &mut Cuts) -> Opti
         end = behind;
     }
     let float: f64 = std::str::from_utf8(&bytes[at..end]).ok()?.parse().ok()?;
-    if float.is_finite() { cuts.push(Kinds::FLOAT, float.to_bits(), end) } else { None }
+    if !float.is_finite() {
+        return None;
+    }
+    pieces.push(Kinds::FLOAT, float.to_bits());
+    Some(end)
 }

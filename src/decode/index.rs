@@ -24,17 +24,26 @@ impl Index {
     pub(super) fn build(&mut self, bytes: &[u8], from: usize, end: usize) {
         self.words.clear();
         self.from = from;
-        let mut all = u8x16::ZERO;
-        let words = (end - from).div_ceil(WORD);
-        let (whole, rest) = bytes[from..].as_chunks::<WORD>();
-        self.words.extend(whole.iter().take(words).map(|chunk| word(chunk, &mut all)));
-        if whole.len() < words {
-            // What is behind the last record counts as control characters.
-            let mut last = [0; WORD];
-            last[..rest.len()].copy_from_slice(rest);
-            self.words.push(word(&last, &mut all));
+        let (chunks, rest) = bytes[from..].as_chunks::<WORD>();
+        let whole = (end - from) / WORD;
+        // Within a record there are hardly ever control characters, so they are looked for once instead of byte by byte.
+        let mut seen = Seen { all: u8x16::ZERO, least: u8x16::MAX };
+        self.words.extend(chunks.iter().take(whole).map(|chunk| marks(chunk, &mut seen)));
+        if seen.least.min(u8x16::splat(0x1f)).simd_eq(seen.least).to_bitmask() != 0 {
+            self.words.clear();
+            self.words.extend(chunks.iter().take(whole).map(word));
         }
-        self.is_ascii = all.to_bitmask() == 0;
+        if from + whole * WORD < end {
+            let mut last = [0; WORD];
+            let last = chunks.get(whole).unwrap_or_else(|| {
+                // What is behind the last record counts as control characters.
+                last[..rest.len()].copy_from_slice(rest);
+                &last
+            });
+            marks(last, &mut seen);
+            self.words.push(word(last));
+        }
+        self.is_ascii = seen.all.to_bitmask() == 0;
     }
 
     /// Whether surely no byte of the record is above 0x7f. (What was indexed behind it may have been.)
@@ -46,6 +55,27 @@ impl Index {
     /// may be more of them.
     #[inline(always)]
     pub(super) fn next(&self, at: usize) -> Option<usize> {
+        self.view().next(at)
+    }
+
+    /// The same for who asks often: it is at hand, not behind a reference.
+    #[inline(always)]
+    pub(super) fn view(&self) -> View<'_> {
+        View { words: &self.words, from: self.from }
+    }
+}
+
+/// What an [`Index`] knows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View<'i> {
+    words: &'i [u64],
+    from: usize,
+}
+
+impl View<'_> {
+    /// As [`Index::next`].
+    #[inline(always)]
+    pub(super) fn next(self, at: usize) -> Option<usize> {
         let place = at - self.from;
         let ahead = self.words.get(place / WORD)? >> (place % WORD);
         if ahead != 0 { Some(at + ahead.trailing_zeros() as usize) } else { self.next_word(place / WORD) }
@@ -53,7 +83,7 @@ impl Index {
 
     /// The same, from the word behind this one on.
     #[inline]
-    fn next_word(&self, mut number: usize) -> Option<usize> {
+    fn next_word(self, mut number: usize) -> Option<usize> {
         loop {
             number += 1;
             let word = *self.words.get(number)?;
@@ -64,14 +94,35 @@ impl Index {
     }
 }
 
-/// The bits of 64 bytes; `all` collects what bits their bytes have.
+/// What bytes there were.
+struct Seen {
+    /// All bits that any of them has.
+    all: u8x16,
+    /// The least of them.
+    least: u8x16,
+}
+
+/// The bits of the quotes and backslashes of 64 bytes.
 #[inline]
-fn word(chunk: &[u8; WORD], all: &mut u8x16) -> u64 {
+fn marks(chunk: &[u8; WORD], seen: &mut Seen) -> u64 {
     let (lanes, _) = chunk.as_chunks::<LANES>();
     let mut bits = 0;
     for (number, lanes) in lanes.iter().enumerate() {
         let lanes = u8x16::new(*lanes);
-        *all |= lanes;
+        seen.all |= lanes;
+        seen.least = seen.least.min(lanes);
+        let ends = lanes.simd_eq(u8x16::splat(b'"')) | lanes.simd_eq(u8x16::splat(b'\\'));
+        bits |= u64::from(ends.to_bitmask()) << (number * LANES);
+    }
+    bits
+}
+
+/// The bits of the quotes, backslashes and control characters of 64 bytes.
+fn word(chunk: &[u8; WORD]) -> u64 {
+    let (lanes, _) = chunk.as_chunks::<LANES>();
+    let mut bits = 0;
+    for (number, lanes) in lanes.iter().enumerate() {
+        let lanes = u8x16::new(*lanes);
         // With the second bit turned, the control characters stay below 0x20 and the quote becomes 0x20.
         let turned = lanes ^ u8x16::splat(2);
         let ends = turned.min(u8x16::splat(0x20)).simd_eq(turned) | lanes.simd_eq(u8x16::splat(b'\\'));

@@ -9,121 +9,25 @@
 //! comes back with the next records.
 
 use super::assign::Assignment;
-use super::cut::{self, Cuts, Kinds, Piece, Quote};
+use super::cut::{self, Cuts, Kinds, Piece};
+use super::edge::{Course, Edge, Goal, HEAD, Head, NONE, Run, beginning};
 use super::learn::{Ahead, Lesson};
 use crate::limits;
-use wide::u8x16;
-
-/// A literal, with what makes its comparison cheap: its first 32 bytes as vectors.
-#[derive(Debug)]
-struct Literal {
-    head: [u8x16; 2],
-    /// All bits of each byte of `head` that does not count.
-    spare: [u8x16; 2],
-    bytes: Box<[u8]>,
-}
-
-const LANES: usize = 16;
-/// Bytes of a literal that are compared at once.
-const HEAD: usize = 2 * LANES;
-
-fn vectors(bytes: &[u8; HEAD]) -> [u8x16; 2] {
-    let (lanes, _) = bytes.as_chunks::<LANES>();
-    [u8x16::new(lanes[0]), u8x16::new(lanes[1])]
-}
-
-impl Literal {
-    fn new(bytes: &[u8]) -> Self {
-        let (mut head, mut spare) = ([0; HEAD], [0xff; HEAD]);
-        let length = bytes.len().min(HEAD);
-        head[..length].copy_from_slice(&bytes[..length]);
-        spare[..length].fill(0);
-        Self { head: vectors(&head), spare: vectors(&spare), bytes: bytes.into() }
-    }
-
-    /// Whether the literal's first 32 bytes, or as many as it has, stand there.
-    #[inline(always)]
-    fn begins(&self, head: &[u8; HEAD]) -> bool {
-        let found = vectors(head);
-        let first = found[0].simd_eq(self.head[0]) | self.spare[0];
-        let second = found[1].simd_eq(self.head[1]) | self.spare[1];
-        (first & second).to_bitmask() == 0xffff
-    }
-
-    /// The place behind the literal, where it stands at `at`.
-    #[inline(always)]
-    fn behind(&self, record: &[u8], at: usize) -> Option<usize> {
-        let behind = at + self.bytes.len();
-        let stands = match record.get(at..).and_then(<[u8]>::first_chunk) {
-            Some(chunk) => {
-                self.begins(chunk) && (self.bytes.len() <= HEAD || record.get(at..behind) == Some(&self.bytes))
-            }
-            // Near the end of the batch.
-            None => record.get(at..behind) == Some(&self.bytes),
-        };
-        if stands { Some(behind) } else { None }
-    }
-}
-
-/// What a literal leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Goal {
-    Value(Ahead),
-    /// The end of the record.
-    End,
-}
-
-/// What stands behind a literal more often than not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Course {
-    /// A text without escapes, whose quote belongs to the edge's `run`, in JSON as it stands or within a JSON string.
-    Text,
-    NestedText,
-    Number,
-    End,
-    /// Something for which there is no short way.
-    Other,
-}
-
-/// An edge of the tree, and the node that it leads to.
-#[derive(Debug)]
-struct Edge {
-    /// The literal, with the quote of the text that is expected behind it.
-    run: Literal,
-    /// Whether [`Layouts::chain`] can follow it: `run` can be compared at once, and something usual is behind it.
-    is_short: bool,
-    /// Bytes of `run`.
-    length: u32,
-    course: Course,
-    quote: Quote,
-    /// Kinds of the value that may stand there.
-    kinds: Kinds,
-    /// Of the node's edges the one that is tried first.
-    first: u32,
-    /// The edge of the same node that is tried when this one leads nowhere.
-    sibling: u32,
-    /// The number of the layout that is complete at the record's end.
-    layout: u32,
-    goal: Goal,
-    literal: Literal,
-}
 
 /// The beginning of a record, up to its message: for lines that one program wrote it is the same, values included.
 #[derive(Debug)]
 struct Opening {
     bytes: Box<[u8]>,
-    /// The bytes' end, which tells most openings apart.
-    tail: Literal,
     pieces: Box<[Piece]>,
     node: u32,
 }
 
-impl Opening {
-    #[inline]
-    fn begins(&self, record: &[u8]) -> bool {
-        let tail = self.bytes.len() - self.tail.bytes.len();
-        self.tail.behind(record, tail).is_some() && record.starts_with(&self.bytes)
-    }
+/// The last 32 bytes of an opening, which tell most of them apart.
+#[derive(Debug)]
+struct Tail {
+    text: Head,
+    /// Where they begin.
+    at: usize,
 }
 
 /// How far a record was cut: up to a byte, behind a value; and up to a node.
@@ -136,17 +40,18 @@ struct Place {
 /// Openings that are remembered: programs × instances × levels that write at the same time.
 const OPENINGS: usize = 16;
 
-/// No edge.
-const NONE: u32 = u32::MAX;
-
 /// The layouts of one decoder.
 #[derive(Debug)]
 pub(super) struct Layouts {
     /// The first one leads to the root. A node has the number of the edge that leads to it.
     edges: Vec<Edge>,
+    /// The same edges' runs.
+    runs: Vec<Run>,
     assignments: Vec<Assignment>,
     literal_bytes: usize,
     openings: Vec<Opening>,
+    /// One for each opening.
+    tails: Vec<Tail>,
     /// The one that gives way to the next one that is new.
     oldest: usize,
     /// Texts that begin with a brace are JSON, and are not taken for text.
@@ -155,11 +60,14 @@ pub(super) struct Layouts {
 
 impl Layouts {
     pub(super) fn new(text_is_json: bool) -> Self {
+        let (edge, run) = Edge::new(b"", b"", Goal::End, Kinds::ANY, Course::Other);
         Self {
-            edges: vec![Edge::new(b"", Goal::End, Kinds::ANY, Course::Other)],
+            edges: vec![edge],
+            runs: vec![run],
             assignments: Vec::new(),
             literal_bytes: 0,
             openings: Vec::new(),
+            tails: Vec::new(),
             oldest: 0,
             text_is_json,
         }
@@ -187,98 +95,137 @@ impl Layouts {
                 None if !is_known => self.chain::<true>(bytes, end, &mut place, cuts),
                 _ => self.chain::<false>(bytes, end, &mut place, cuts),
             };
-            if found.is_some() {
-                break found;
+            if let Some(layout) = found {
+                break layout;
             }
-            let (before, pieces) = (place, cuts.pieces.len());
-            let edge = self.step(bytes, end, &mut place, cuts)?;
-            if edge.goal == Goal::End {
-                break Some(edge.layout);
-            }
-            if edge.goal == Goal::Value(Ahead::Nested) && opening.is_none() && !is_known {
-                opening = Some((before, pieces));
+            let (before, pieces) = (place, cuts.pieces.get().len());
+            match self.step(bytes, end, &mut place, cuts)? {
+                Run { goal: Goal::End, layout, .. } => break *layout,
+                Run { goal: Goal::Value(Ahead::Nested), .. } if opening.is_none() && !is_known => {
+                    opening = Some((before, pieces));
+                }
+                _ => {}
             }
         };
         if let Some((before, pieces)) = opening {
-            self.remember(&bytes[..before.at], &cuts.pieces[..pieces], before.node);
+            self.remember(&bytes[..before.at], &cuts.pieces.get()[..pieces], before.node, layout);
         }
-        layout
+        Some(layout)
     }
 
-    /// Goes on along the edges that were taken last, as long as they have short literals and behind them texts without
-    /// escapes or numbers. Returns the layout when the record ends there; else `place` is how far it came. Most lines
+    /// Goes on along edges with short literals and behind them texts without escapes or numbers, as long as there are
+    /// any. Returns the layout when the record ends there; else `place` is how far it came. Most lines
     /// are cut here from their messages to their ends, so there is nothing in the loop but that. When asked it halts before
     /// a message's first value.
-    fn chain<const HALTS: bool>(&self, bytes: &[u8], end: usize, place: &mut Place, cuts: &mut Cuts) -> Option<u32> {
-        let (mut node, mut rest) = (place.node, &bytes[place.at..]);
-        let mut first = self.edges[node].first;
-        while let Some(edge) = self.edges.get(first as usize)
-            && edge.is_short
-            && !(HALTS && edge.goal == Goal::Value(Ahead::Nested))
-            && let Some(head) = rest.first_chunk()
-            && edge.run.begins(head)
-            && let Some(ahead) = rest.get(edge.length as usize..)
+    ///
+    /// The quote that closes a text is compared together with the literal behind it. So while it stands at `at`, between
+    /// a text and the next literal, the text is not known to end there.
+    #[inline(never)]
+    fn chain<const HALTS: bool>(
+        &mut self,
+        bytes: &[u8],
+        end: usize,
+        place: &mut Place,
+        cuts: &mut Cuts,
+    ) -> Option<u32> {
+        let (runs, index) = (self.runs.as_mut_slice(), cuts.index.view());
+        let mut node = place.node;
+        // Of a value that is no text these bytes are its own, so nothing is found there.
+        let mut at = place.at.checked_sub(runs[node].close as usize)?;
+        while let Some(head) = bytes.get(at..).and_then(<[u8]>::first_chunk)
+            && let Some((number, run)) = beginning(runs, node, head)
+            && !(HALTS && run.goal == Goal::Value(Ahead::Nested))
         {
-            let at = bytes.len() - ahead.len();
-            let behind = match edge.course {
-                Course::NestedText => cut::plain(bytes, at, Quote::NESTED, cuts),
-                Course::Text => cut::plain(bytes, at, Quote::BARE, cuts),
-                Course::Number => cut::number(bytes, at, edge.kinds, cuts).and_then(|behind| bytes.get(behind..)),
-                Course::End if at == end => return Some(edge.layout),
-                Course::End | Course::Other => None,
-            };
-            let Some(behind) = behind else { break };
-            rest = behind;
-            node = first as usize;
-            first = edge.first;
+            let start = at + run.length as usize;
+            if run.is_text {
+                let Some(stop) = index.next(start) else { break };
+                cuts.pieces.push_text(Kinds::PLAIN, start, stop);
+                at = stop;
+            } else if run.course == Course::Number {
+                let Some(behind) = cut::number(bytes, start, run.kinds, &mut cuts.pieces) else { break };
+                at = behind;
+            } else if run.course == Course::End && start == end {
+                return Some(run.layout);
+            } else {
+                break;
+            }
+            node = number;
         }
-        *place = Place { at: bytes.len() - rest.len(), node };
+        if node != place.node {
+            *place = self.halt(bytes, at, node, cuts);
+        }
         None
     }
 
+    /// Where the chain ended: behind the last value; before the last literal, if a text doesn't end where it seemed to.
+    fn halt(&self, bytes: &[u8], at: usize, node: usize, cuts: &mut Cuts) -> Place {
+        let (edge, close) = (&self.edges[node], self.runs[node].close as usize);
+        if close == 0 {
+            return Place { at, node };
+        }
+        if edge.quote.stands_at(bytes, at) == Some(true) {
+            return Place { at: at + close, node };
+        }
+        let start = cuts.take_text();
+        Place { at: start - close - edge.literal.bytes.len(), node: edge.parent as usize }
+    }
+
     /// Goes on by one literal and the value behind it, along whichever edge leads on and whatever value that is.
-    fn step(&mut self, bytes: &[u8], end: usize, place: &mut Place, cuts: &mut Cuts) -> Option<&Edge> {
+    fn step(&mut self, bytes: &[u8], end: usize, place: &mut Place, cuts: &mut Cuts) -> Option<&Run> {
         let Place { at, node } = *place;
-        let first = self.edges[node].first;
+        let first = self.runs[node].first;
         let mut number = first;
         let after = loop {
             let edge = self.edges.get(number as usize)?;
+            let run = &self.runs[number as usize];
             if let Some(behind) = edge.literal.behind(bytes, at)
-                && let Some(after) = edge.cut(bytes, behind, end, self.text_is_json, cuts)
+                && let Some(after) = edge.cut(run, bytes, behind, end, self.text_is_json, cuts)
             {
                 break after;
             }
-            number = edge.sibling;
+            number = run.sibling;
         };
         if number != first {
             self.prefer(node, number);
         }
         *place = Place { at: after, node: number as usize };
-        Some(&self.edges[number as usize])
+        Some(&self.runs[number as usize])
     }
 
     /// Where to go on behind an opening that is known, with its values already cut; the beginning otherwise.
     fn open(&self, record: &[u8], cuts: &mut Cuts) -> Place {
         cuts.clear();
-        let Some(number) = self.openings.iter().position(|opening| opening.begins(record)) else {
-            return Place { at: 0, node: 0 };
-        };
-        let opening = &self.openings[number];
-        cuts.pieces.extend_from_slice(&opening.pieces);
-        Place { at: opening.bytes.len(), node: opening.node as usize }
+        for (number, tail) in self.tails.iter().enumerate() {
+            if let Some(head) = record.get(tail.at..).and_then(<[u8]>::first_chunk)
+                && tail.text.begins(head)
+                && let Some(opening) = self.openings.get(number)
+                && record.starts_with(&opening.bytes)
+            {
+                cuts.pieces.set(&opening.pieces);
+                return Place { at: opening.bytes.len(), node: opening.node as usize };
+            }
+        }
+        Place { at: 0, node: 0 }
     }
 
     #[cold]
-    fn remember(&mut self, bytes: &[u8], pieces: &[Piece], node: usize) {
-        // Texts with escapes are not where the opening says.
-        if pieces.is_empty() || pieces.iter().any(|piece| piece.kind == Kinds::UNESCAPED) {
+    fn remember(&mut self, bytes: &[u8], pieces: &[Piece], node: usize, layout: u32) {
+        // Texts with escapes are not where the opening says, and one with the time in it is not seen again.
+        let time = self.assignment(layout).envelope_time;
+        if time.is_some_and(|step| usize::from(step) < pieces.len())
+            || bytes.len() < HEAD
+            || pieces.iter().any(|piece| piece.kind == Kinds::UNESCAPED)
+        {
             return;
         }
-        let tail = Literal::new(&bytes[bytes.len().saturating_sub(HEAD)..]);
-        let opening = Opening { bytes: bytes.into(), tail, pieces: pieces.into(), node: node as u32 };
-        match self.openings.get_mut(self.oldest) {
-            Some(oldest) => *oldest = opening,
-            None => self.openings.push(opening),
+        let at = bytes.len() - HEAD;
+        let tail = Tail { text: Head::new(&bytes[at..]), at };
+        let opening = Opening { bytes: bytes.into(), pieces: pieces.into(), node: node as u32 };
+        if self.openings.len() < OPENINGS {
+            self.openings.push(opening);
+            self.tails.push(tail);
+        } else {
+            (self.openings[self.oldest], self.tails[self.oldest]) = (opening, tail);
         }
         self.oldest = (self.oldest + 1) % OPENINGS;
     }
@@ -286,20 +233,21 @@ impl Layouts {
     /// Lets the node try this edge first.
     #[cold]
     fn prefer(&mut self, node: usize, number: u32) {
-        let behind = self.edges[number as usize].sibling;
-        let mut before = self.edges[node].first;
-        while self.edges[before as usize].sibling != number {
-            before = self.edges[before as usize].sibling;
+        let behind = self.runs[number as usize].sibling;
+        let mut before = self.runs[node].first;
+        while self.runs[before as usize].sibling != number {
+            before = self.runs[before as usize].sibling;
         }
-        self.edges[before as usize].sibling = behind;
-        self.edges[number as usize].sibling = self.edges[node].first;
-        self.edges[node].first = number;
+        self.runs[before as usize].sibling = behind;
+        self.runs[number as usize].sibling = self.runs[node].first;
+        self.runs[node].first = number;
     }
 
     /// Adds a layout; false when it is known already, or no room is left at one of its nodes.
     pub(super) fn add(&mut self, record: &[u8], lesson: &Lesson, assignment: Assignment) -> bool {
         // Their values were found right by edges that may take less from now on.
         self.openings.clear();
+        self.tails.clear();
         self.oldest = 0;
         let mut node = 0;
         for (step, kinds) in lesson.steps.iter().zip(&assignment.kinds) {
@@ -307,13 +255,13 @@ impl Layouts {
             node = match self.find(node, literal, Goal::Value(step.ahead)) {
                 Some(known) => {
                     // Layouts that share a value take only what is right for all of them.
-                    let edge = &mut self.edges[known];
-                    edge.narrow(*kinds);
+                    self.runs[known].narrow(*kinds);
                     known
                 }
                 None => {
                     let course = Course::of(step.ahead, record[step.literal.end]);
-                    match self.push(node, Edge::new(literal, Goal::Value(step.ahead), *kinds, course)) {
+                    let before = self.closing(node);
+                    match self.push(node, Edge::new(before, literal, Goal::Value(step.ahead), *kinds, course)) {
                         Some(new) => new,
                         None => return false,
                     }
@@ -325,35 +273,40 @@ impl Layouts {
             return false;
         }
         let layout = self.assignments.len() as u32;
-        let added = self.push(node, Edge { layout, ..Edge::new(tail, Goal::End, Kinds::ANY, Course::End) });
+        let (edge, run) = Edge::new(self.closing(node), tail, Goal::End, Kinds::ANY, Course::End);
+        let added = self.push(node, (edge, Run { layout, ..run }));
         if added.is_some() {
             self.assignments.push(assignment);
         }
         added.is_some()
     }
 
+    /// The quote that is expected before the node's literals.
+    fn closing(&self, node: usize) -> &'static [u8] {
+        if self.runs[node].close > 0 { self.edges[node].quote.as_bytes() } else { b"" }
+    }
+
     /// The edges of a node, by number.
     fn edges_of(&self, node: usize) -> impl Iterator<Item = usize> {
         let known = |number: u32| (number != NONE).then_some(number as usize);
-        std::iter::successors(known(self.edges[node].first), move |number| known(self.edges[*number].sibling))
+        std::iter::successors(known(self.runs[node].first), move |number| known(self.runs[*number].sibling))
     }
 
     fn find(&self, node: usize, literal: &[u8], goal: Goal) -> Option<usize> {
-        self.edges_of(node).find(|number| {
-            let edge = &self.edges[*number];
-            edge.goal == goal && *edge.literal.bytes == *literal
-        })
+        let is_it = |number: &usize| self.runs[*number].goal == goal && *self.edges[*number].literal.bytes == *literal;
+        self.edges_of(node).find(is_it)
     }
 
     /// The number of the new edge; `None` when the node has no room for it.
-    fn push(&mut self, node: usize, edge: Edge) -> Option<usize> {
+    fn push(&mut self, node: usize, (edge, run): (Edge, Run)) -> Option<usize> {
         if self.edges_of(node).count() >= limits::LAYOUT_BRANCHES {
             return None;
         }
-        self.literal_bytes += edge.literal.bytes.len() + edge.run.bytes.len();
+        self.literal_bytes += edge.literal.bytes.len();
         let number = self.edges.len();
-        let sibling = std::mem::replace(&mut self.edges[node].first, number as u32);
-        self.edges.push(Edge { sibling, ..edge });
+        let sibling = std::mem::replace(&mut self.runs[node].first, number as u32);
+        self.edges.push(Edge { parent: node as u32, ..edge });
+        self.runs.push(Run { sibling, ..run });
         Some(number)
     }
 
@@ -364,78 +317,5 @@ impl Layouts {
 
     pub(super) fn clear(&mut self) {
         *self = Self::new(self.text_is_json);
-    }
-}
-
-impl Course {
-    /// What is to be expected where a value began with this byte.
-    fn of(ahead: Ahead, begin: u8) -> Self {
-        match (ahead, begin) {
-            (Ahead::Bare, b'"') => Self::Text,
-            (Ahead::Nested, b'\\') => Self::NestedText,
-            (Ahead::Bare | Ahead::Nested, b'-' | b'0'..=b'9') => Self::Number,
-            _ => Self::Other,
-        }
-    }
-}
-
-impl Edge {
-    fn new(literal: &[u8], goal: Goal, kinds: Kinds, course: Course) -> Self {
-        let quote = if goal == Goal::Value(Ahead::Nested) { Quote::NESTED } else { Quote::BARE };
-        let run = match course {
-            Course::Text | Course::NestedText => Literal::new(&[literal, quote.as_bytes()].concat()),
-            _ => Literal::new(literal),
-        };
-        let literal = Literal::new(literal);
-        let mut edge = Self {
-            run,
-            is_short: false,
-            length: 0,
-            course,
-            quote,
-            kinds: Kinds::ANY,
-            first: NONE,
-            sibling: NONE,
-            layout: NONE,
-            goal,
-            literal,
-        };
-        edge.narrow(kinds);
-        edge
-    }
-
-    /// Takes only values of these kinds from now on.
-    fn narrow(&mut self, kinds: Kinds) {
-        self.kinds = self.kinds.and(kinds);
-        if matches!(self.course, Course::Text | Course::NestedText) && !self.kinds.has(Kinds::PLAIN) {
-            self.course = Course::Other;
-            self.run = Literal::new(&self.literal.bytes);
-        }
-        self.length = self.run.bytes.len() as u32;
-        self.is_short = self.course != Course::Other && self.run.bytes.len() <= HEAD;
-    }
-
-    /// Cuts what stands behind the literal, at `at`, and returns the place behind.
-    #[inline(always)]
-    fn cut(&self, bytes: &[u8], at: usize, end: usize, text_is_json: bool, cuts: &mut Cuts) -> Option<usize> {
-        match self.goal {
-            Goal::Value(Ahead::Nested | Ahead::Bare) => cut::scalar(bytes, at, self.quote, self.kinds, cuts),
-            Goal::Value(Ahead::Message) => self.cut_message(bytes, at, text_is_json, cuts),
-            Goal::End => (at == end).then_some(at),
-        }
-    }
-
-    #[inline(never)]
-    fn cut_message(&self, bytes: &[u8], at: usize, text_is_json: bool, cuts: &mut Cuts) -> Option<usize> {
-        // Seen at once where the brace stands first; behind blanks or escapes it is seen when the text has been cut.
-        if text_is_json && bytes.get(at + 1) == Some(&b'{') {
-            return None;
-        }
-        let behind = cut::scalar(bytes, at, self.quote, self.kinds, cuts)?;
-        if text_is_json && cuts.last_text(bytes).trim_ascii_start().first() == Some(&b'{') {
-            cuts.pieces.pop();
-            return None;
-        }
-        Some(behind)
     }
 }

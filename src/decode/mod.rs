@@ -6,7 +6,7 @@
 //!   into a tape (`tape`), `envelope` takes it apart, the message inside goes the same way, `fields` finds the column of
 //!   each key and `row` appends the values;
 //! - **by layout** (`speculate`): from records that went the strict way `learn` takes the bytes between the values,
-//!   `assign` finds out once which value goes where, and `layout` keeps both. A later record whose bytes are the same but
+//!   `assign` finds out once which value goes where, and `layout` keeps both, in a tree of `edge`s. A later record whose bytes are the same but
 //!   for the values is compared with them, and `cut` takes the values out, with `index` telling where texts end. On any
 //!   doubt it goes the strict way instead, so nobody can tell by a row which way it went.
 //!
@@ -17,6 +17,7 @@ mod assign;
 mod columns;
 mod cut;
 mod decoder;
+mod edge;
 mod envelope;
 mod fields;
 mod index;

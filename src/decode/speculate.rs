@@ -9,11 +9,11 @@
 //! itself costs hardly more than without all this.
 
 use super::Plan;
-use super::assign::{self, Assignment, Part};
-use super::columns::{Builder, Columns};
-use super::cut::{Cuts, Kinds, Piece};
+use super::assign::{self, Assignment, Part, Put};
+use super::columns::{Builder, Columns, Texts};
+use super::cut::{Cuts, Kinds, Piece, Pieces};
 use super::layout::Layouts;
-use super::learn;
+use super::learn::{self, MAX_STEPS};
 use super::row::{Candidates, Rows};
 use super::tape::write_text;
 use super::timestamp::Minute;
@@ -210,13 +210,13 @@ impl Speculator {
 struct Values<'c> {
     bytes: &'c [u8],
     scratch: &'c [u8],
-    pieces: &'c [Piece],
+    pieces: &'c Pieces,
 }
 
 impl<'c> Values<'c> {
     #[inline]
     fn piece(&self, step: u16) -> &'c Piece {
-        &self.pieces[usize::from(step)]
+        self.pieces.of(step)
     }
 
     fn text(&self, piece: &Piece) -> &'c [u8] {
@@ -228,11 +228,14 @@ impl<'c> Values<'c> {
     #[inline(always)]
     fn time(&self, step: Option<u16>, rows: &Rows, minute: &mut Minute) -> Option<Option<EventTime>> {
         let Some(piece) = step.map(|step| self.piece(step)) else { return Some(None) };
+        if piece.kind == Kinds::PLAIN {
+            return rows.times().read_bytes(&self.bytes[piece.range()], minute).map(Some);
+        }
         match piece.kind {
             Kinds::NULL => Some(None),
             Kinds::INT => rows.times().read_int(piece.int()).map(Some),
             Kinds::FLOAT => rows.times().read_float(piece.float()).map(Some),
-            Kinds::PLAIN | Kinds::UNESCAPED => rows.times().read_bytes(self.text(piece), minute).map(Some),
+            Kinds::UNESCAPED => rows.times().read_bytes(self.text(piece), minute).map(Some),
             _ => None,
         }
     }
@@ -241,14 +244,7 @@ impl<'c> Values<'c> {
     fn append(&self, assignment: &Assignment, text: &mut Vec<u8>, columns: &mut Columns) {
         let Columns { builders, texts, row, .. } = columns;
         let row = std::mem::replace(row, *row + 1);
-        for put in &assignment.texts {
-            let (piece, column) = (self.piece(put.step), &mut texts[usize::from(put.column)]);
-            match piece.kind {
-                Kinds::PLAIN => column.push_cut(row, self.bytes, piece.range()),
-                Kinds::UNESCAPED => column.push(row, &self.scratch[piece.range()]),
-                _ => {}
-            }
-        }
+        self.append_texts(&assignment.texts, row, texts);
         for put in &assignment.numbers {
             let piece = self.piece(put.step);
             match &mut builders[usize::from(put.column)] {
@@ -270,6 +266,21 @@ impl<'c> Values<'c> {
         if !assignment.attributes.is_empty() {
             self.write(&assignment.attributes, text);
             texts[ATTRIBUTES].push(row, text);
+        }
+    }
+
+    /// Most of what a record has. By itself, so that all that it needs is in registers.
+    #[inline(never)]
+    fn append_texts(&self, puts: &[Put], row: usize, texts: &mut [Texts]) {
+        let (bytes, pieces) = (self.bytes, self.pieces.all());
+        for put in puts {
+            let Some(column) = texts.get_mut(usize::from(put.column)) else { continue };
+            let piece = &pieces[usize::from(put.step) % MAX_STEPS];
+            if piece.kind == Kinds::PLAIN {
+                column.push_cut(row, bytes, piece.range());
+            } else if piece.kind == Kinds::UNESCAPED {
+                column.push(row, &self.scratch[piece.range()]);
+            }
         }
     }
 

@@ -16,11 +16,19 @@ pub enum DeadReason {
     TooLong,
     /// A column that the schema marks `required` is missing.
     MissingRequired,
+    /// A message in the topic through which daemons share windows is none of theirs.
+    BrokenPartial,
 }
 
 impl DeadReason {
-    pub const ALL: [Self; 5] =
-        [Self::BrokenEnvelope, Self::NotJson, Self::NotLogfmt, Self::TooLong, Self::MissingRequired];
+    pub const ALL: [Self; 6] = [
+        Self::BrokenEnvelope,
+        Self::NotJson,
+        Self::NotLogfmt,
+        Self::TooLong,
+        Self::MissingRequired,
+        Self::BrokenPartial,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -29,6 +37,7 @@ impl DeadReason {
             Self::NotLogfmt => "not_logfmt",
             Self::TooLong => "too_long",
             Self::MissingRequired => "missing_required",
+            Self::BrokenPartial => "broken_partial",
         }
     }
 }

@@ -37,6 +37,12 @@ impl Fingerprint {
         own.copy_from_slice(&digest.finalize()[..16]);
         Self(own)
     }
+
+    /// Of the same definition, used in another way.
+    #[must_use]
+    pub fn with(&self, way: &str) -> Self {
+        Self::of([&self.0[..], way.as_bytes()])
+    }
 }
 
 /// Why saved bytes cannot be what a stage wrote.

@@ -223,7 +223,7 @@ impl Jetstream {
                     sealed.borrow_and_update().find(&self.name.source, &self.name.partition).map(|p| p.position);
                 session.acknowledge(&mut unsealed, stored.unwrap_or(0));
             }
-            let mut pulled = session.receive(self.next, self.bounded, outlet).await?;
+            let mut pulled = session.receive(self.next, (self.bounded, asked), outlet).await?;
             // Which request has ended isn't told. If it was not the last one, the server has one more than it needs.
             asked = if pulled.ended { 0 } else { asked.saturating_sub(pulled.received) };
             let is_last = |offset: &Offset| self.bounded && offset.position > self.last;
@@ -358,8 +358,14 @@ impl<'c> Session<'c> {
     }
 
     /// What has come, or comes next: a full batch, or what there is [`limits::BATCH_WAIT`] after its first message.
-    /// Messages below `next` came before. With `bounded`, nothing is waited for when the stream holds no more.
-    async fn receive(&mut self, next: u64, bounded: bool, outlet: &Outlet) -> Result<Pulled, NatsError> {
+    /// Messages below `next` came before. With `bounded`, nothing is waited for when the stream holds no more; and never when
+    /// all has come that was `asked` for.
+    async fn receive(
+        &mut self,
+        next: u64,
+        (bounded, asked): (bool, usize),
+        outlet: &Outlet,
+    ) -> Result<Pulled, NatsError> {
         self.connection.flush().await?;
         let address = self.connection.address().to_owned();
         // The server ends a request by itself; if it doesn't, it is not there any more.
@@ -382,7 +388,7 @@ impl<'c> Session<'c> {
                 Ok(Taken::Nothing) if !pulled.is_empty() => {
                     let patient =
                         patient.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::BATCH_WAIT.to_std())));
-                    if pulled.ended || (bounded && pulled.pending == Some(0)) {
+                    if pulled.ended || pulled.received >= asked || (bounded && pulled.pending == Some(0)) {
                         return Ok(pulled);
                     }
                     tokio::select! {

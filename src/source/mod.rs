@@ -42,7 +42,7 @@ mod testing;
 pub mod traffic;
 
 pub use error::SourceError;
-pub use kafka::BrokerError;
+pub use kafka::{BrokerError, Publisher, Repartition, RepartitionConfig};
 pub use outlet::{Buffers, Closed, Outlet};
 pub use spool::SpoolError;
 

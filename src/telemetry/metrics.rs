@@ -31,6 +31,8 @@ pub struct SelfMetrics {
     pub archive_files: IntCounterVec,
     /// What the archive had to try again, by pipeline and reason (`full`, `unreachable`, `refused`).
     pub archive_retries: IntCounterVec,
+    /// Sealed files that upkeep has replaced, moved or let go, by pipeline and act (`compact`, `cool`, `expire`).
+    pub upkeep_files: IntCounterVec,
     /// Records that came too late for a window, by pipeline and window.
     pub window_late: IntCounterVec,
     /// The event-time clock of a pipeline, in seconds since 1970.
@@ -43,7 +45,7 @@ pub struct SelfMetrics {
     pub series: IntGaugeVec,
     /// Values that went to `_other_` because of a cap, by pipeline and metric.
     pub series_overflow: IntCounterVec,
-    /// Bytes that a stage holds, by pipeline and stage (`raw`, `decoded`, `archive`, `state`).
+    /// Bytes that a stage holds, by pipeline and stage (`raw`, `decoded`, `archive`, `state`, `upkeep`).
     pub memory_bytes: IntGaugeVec,
     /// Bytes that all stages of a pipeline may hold together.
     pub memory_budget_bytes: IntGaugeVec,
@@ -94,6 +96,7 @@ impl SelfMetrics {
             archive_rows: counter("headrig_archive_rows_total", "Rows sealed in the archive", &["pipeline", "kind"]),
             archive_files: counter("headrig_archive_files_total", "Files sealed in the archive", &["pipeline", "kind"]),
             archive_retries: retries(&registry),
+            upkeep_files: upkeep_files(&registry),
             window_late: counter(
                 "headrig_window_late_total",
                 "Records that came too late for a window",
@@ -151,6 +154,11 @@ fn retries(registry: &Registry) -> IntCounterVec {
 fn interruptions(registry: &Registry) -> IntCounterVec {
     let options = Opts::new("headrig_source_interruptions_total", "Connections or subscriptions that were lost");
     register(registry, IntCounterVec::new(options, &["pipeline", "source", "kind"]).expect("constant names are valid"))
+}
+
+fn upkeep_files(registry: &Registry) -> IntCounterVec {
+    let options = Opts::new("headrig_archive_upkeep_files_total", "Sealed files that upkeep has taken away");
+    register(registry, IntCounterVec::new(options, &["pipeline", "act"]).expect("constant names are valid"))
 }
 
 fn gap_seconds(registry: &Registry) -> CounterVec {

@@ -67,11 +67,7 @@ impl Books {
         if state.is_empty() {
             return Ok((Vec::new(), state));
         }
-        let short = || OutboxError("it is cut off".to_owned());
-        let (length, rest) = state.split_at_checked(8).ok_or_else(short)?;
-        let length = u64::from_le_bytes(length.try_into().expect("these are eight bytes"));
-        let (outbox, flow) =
-            usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length)).ok_or_else(short)?;
+        let (outbox, flow) = parts(state)?;
         let outbox: Vec<Saved> = serde_json::from_slice(outbox).map_err(|error| OutboxError(error.to_string()))?;
         for saved in outbox {
             let outgoing = saved.restore(&self.receivers);
@@ -81,6 +77,14 @@ impl Books {
         }
         self.unsealed = self.outbox.len() as u64;
         Ok((self.outbox.iter().map(|waiting| waiting.outgoing.clone()).collect(), flow))
+    }
+
+    /// What a seal's state, which may be another daemon's, has of its flow.
+    ///
+    /// # Errors
+    /// When `state` is none that [`Self::sealing`] made.
+    pub(super) fn flow_of<'s>(&self, state: &'s [u8]) -> Result<&'s [u8], OutboxError> {
+        if state.is_empty() { Ok(state) } else { parts(state).map(|(_, flow)| flow) }
     }
 
     /// Records of a partition were worked off, up to the one that starts at `end`.
@@ -132,9 +136,11 @@ impl Books {
             checkpoint: self.checkpoint.clone(),
             watermark,
             state: self.state(flow),
+            parts: Vec::new(),
             identified: std::mem::take(&mut self.identified),
             records: std::mem::take(&mut self.records),
             filtered: std::mem::take(&mut self.filtered),
+            at: None,
         };
         (Ticket(through), sealing)
     }
@@ -174,6 +180,14 @@ impl Books {
             self.first += 1;
         }
     }
+}
+
+/// The outbox in a seal's state, and what is behind it.
+fn parts(state: &[u8]) -> Result<(&[u8], &[u8]), OutboxError> {
+    let short = || OutboxError("it is cut off".to_owned());
+    let (length, rest) = state.split_at_checked(8).ok_or_else(short)?;
+    let length = u64::from_le_bytes(length.try_into().expect("these are eight bytes"));
+    usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length)).ok_or_else(short)
 }
 
 /// An event as it is kept: floating-point numbers bit by bit, for a text may come back as a neighbour.

@@ -2,16 +2,22 @@
 
 use super::Surroundings;
 use super::books::{Books, Outgoing};
+use super::decoding::Reader;
 use super::flow::Flow;
+use super::gathering::{Gathering, Outbox};
 use super::memory::Memory;
+use super::merged::{self, Definitions};
+use super::merging::Merging;
 use super::progress::Progress;
+use super::stages::{self, Stages};
 use super::state::Restored;
 use crate::archive::{
-    Archive, ArchiveError, ArchivePlan, FlushConfig, Instance, InstanceError, Kind, Opened, Patience, Sharing,
+    Archive, ArchiveError, ArchivePlan, Care, FlushConfig, Instance, InstanceError, Kind, Opened, Patience, Sharing,
 };
-use crate::config::Plan;
+use crate::config::{Plan, Role};
+use crate::record::receipt::Checkpoint;
 use crate::sink::{self, Route, Sink, SinkError};
-use crate::source::{Setting, Source, SourceError};
+use crate::source::{self, Publisher, Setting, Source, SourceError};
 use crate::time::{EventTime, Span};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -25,6 +31,8 @@ pub enum ConnectError {
     Source { name: String, source: SourceError },
     #[error("cannot open receiver {name}: {source}")]
     Sink { name: String, source: SinkError },
+    #[error("cannot share windows: {source}")]
+    Repartition { source: SourceError },
     #[error("cannot begin pipeline {pipeline}: {source}")]
     Instance { pipeline: String, source: InstanceError },
 }
@@ -34,7 +42,7 @@ impl ConnectError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Archive { source, .. } => source.hint(),
-            Self::Source { source, .. } => source.hint(),
+            Self::Source { source, .. } | Self::Repartition { source } => source.hint(),
             Self::Sink { source, .. } => source.hint().map(str::to_owned),
             Self::Instance { .. } => Some("let `--data-dir` be a folder that this user may write to".to_owned()),
         }
@@ -45,14 +53,18 @@ impl ConnectError {
 #[derive(Debug)]
 pub struct Connected {
     pub(super) pipeline: String,
-    pub(super) decode: crate::decode::Plan,
+    pub(super) reader: Reader,
     /// Threads that decode; None: one for each processor.
     pub(super) threads: Option<NonZeroUsize>,
     pub(super) memory: Arc<Memory>,
     pub(super) tables: Vec<Kind>,
-    pub(super) flow: Flow,
+    pub(super) stages: Stages,
+    /// Writes what is gathered for other daemons.
+    pub(super) publisher: Option<Publisher>,
     pub(super) sources: Vec<(String, Box<dyn Source>)>,
     pub(super) archive: Option<(Archive, FlushConfig)>,
+    /// How the archive is kept in shape.
+    pub(super) care: Option<Care>,
     pub(super) books: Books,
     /// Alert events that an earlier run has sealed and not noted as delivered.
     pub(super) due: Vec<Outgoing>,
@@ -99,19 +111,29 @@ impl Connected {
             progress.expect_bytes(total);
         }
         let routes = std::mem::take(&mut plan.routes);
-        let mut flow = Flow::new(&mut plan);
+        let publisher = match &plan.role {
+            Role::Gather(repartition) => {
+                Some(repartition.connect(surroundings.clock.as_ref()).map_err(failed_to_share)?)
+            }
+            Role::Alone | Role::Merge { .. } => None,
+        };
+        let (mut stages, reader) = stages(&mut plan, &surroundings)?;
+        let memory_bytes = plan.limits.memory_bytes;
+        let care = plan.archive.as_ref().map(|c| c.care(&pipeline, surroundings.data_dir.clone(), memory_bytes));
         let names = receivers.iter().map(|(name, _)| name.clone()).collect();
         let mut books = Books::new(names, opened.own);
-        let due = resume(&pipeline, &mut flow, &mut books, &opened.state, opened.watermark);
+        let due = resume_stages(&pipeline, &mut stages, &mut books, &opened.state, opened.watermark);
         Ok(Self {
             pipeline,
             threads: plan.limits.threads,
-            memory: Arc::new(Memory::new(plan.limits.memory_bytes)),
+            memory: Arc::new(Memory::new(memory_bytes)),
             tables: plan.archive.map(|archive| archive.tables.value).unwrap_or_default(),
-            decode: plan.decode,
-            flow,
+            reader,
+            stages,
+            publisher,
             sources,
             archive,
+            care,
             books,
             due,
             _instance: instance,
@@ -148,12 +170,109 @@ impl Connected {
 
     /// The derived metrics, for scrapes.
     pub fn metrics(&self) -> Arc<std::sync::Mutex<crate::metric::Metrics>> {
-        self.flow.metrics()
+        self.stages.metrics()
     }
 
     pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
     }
+}
+
+fn failed_to_share(source: SourceError) -> ConnectError {
+    ConnectError::Repartition { source }
+}
+
+/// What the pipeline does with what its sources bring, and how that is read.
+fn stages(plan: &mut Plan, surroundings: &Surroundings) -> Result<(Stages, Reader), ConnectError> {
+    match plan.role.clone() {
+        Role::Merge { of, inputs } => {
+            let definitions = Definitions {
+                windows: std::mem::take(&mut plan.windows),
+                alerts: std::mem::take(&mut plan.alerts),
+                inputs: input_names(&of, &inputs, surroundings)?,
+                pipeline: of,
+            };
+            Ok((Stages::Partials(Box::new(Merging::new(definitions))), Reader::Partials))
+        }
+        role => {
+            let sharing = match role {
+                Role::Gather(repartition) => {
+                    let gathering = Gathering::new(repartition.partitions);
+                    Some(stages::Sharing { gathering, outbox: Outbox::default() })
+                }
+                _ => None,
+            };
+            let flow = Flow::new(plan);
+            Ok((Stages::Records(Box::new(flow), sharing), Reader::Lines(plan.decode.clone())))
+        }
+    }
+}
+
+/// The partitions of the sources whose records are gathered.
+fn input_names(
+    pipeline: &str,
+    sources: &[(String, source::Config)],
+    surroundings: &Surroundings,
+) -> Result<Vec<merged::Name>, ConnectError> {
+    let setting = Setting {
+        pipeline,
+        data_dir: &surroundings.data_dir,
+        archived: true,
+        instance: None,
+        telemetry: &surroundings.telemetry,
+    };
+    let mut names = Vec::new();
+    for (name, config) in sources {
+        let source = config
+            .connect(name, &Checkpoint::default(), Arc::clone(&surroundings.clock), &setting)
+            .map_err(|source| ConnectError::Source { name: name.clone(), source })?;
+        names.extend(source.partitions().iter().map(merged::input_name));
+    }
+    Ok(names)
+}
+
+/// As [`resume`], with what was gathered for others and not published.
+pub(super) fn resume_stages(
+    pipeline: &str,
+    stages: &mut Stages,
+    books: &mut Books,
+    state: &[u8],
+    watermark: Option<EventTime>,
+) -> Vec<Outgoing> {
+    let outbox = books.flow_of(state).ok().map(Outbox::split);
+    let messages = match outbox {
+        None => Vec::new(),
+        Some(Ok((messages, _))) => messages,
+        Some(Err(error)) => {
+            tracing::error!(pipeline, %error, "cannot read what was gathered for other daemons; where it was not published, windows are provisional");
+            Vec::new()
+        }
+    };
+    match stages {
+        Stages::Records(flow, sharing) => {
+            match sharing {
+                Some(sharing) => sharing.outbox.take_over(messages),
+                None if messages.is_empty() => {}
+                None => tracing::warn!(
+                    pipeline,
+                    messages = messages.len(),
+                    "windows are not shared any longer, what was gathered for them is dropped"
+                ),
+            }
+            resume(pipeline, flow, books, state, watermark)
+        }
+        Stages::Partials(_) => outbox_of(pipeline, books, state).0,
+    }
+}
+
+/// The alert events that an earlier run has sealed and not noted as delivered, and the flow's state.
+fn outbox_of<'s>(pipeline: &str, books: &mut Books, state: &'s [u8]) -> (Vec<Outgoing>, &'s [u8]) {
+    let (due, state) = books.restore(state).unwrap_or_else(|error| {
+        tracing::error!(pipeline, %error, "alert events that were sealed and not delivered are in the archive only");
+        (Vec::new(), &[])
+    });
+    // What was gathered for others is in front of it.
+    (due, Outbox::split(state).map_or(&[][..], |(_, state)| state))
 }
 
 /// Goes on with the state that an earlier run has sealed; returns the alert events that it has not noted as delivered. A state
@@ -165,10 +284,7 @@ pub(super) fn resume(
     state: &[u8],
     watermark: Option<EventTime>,
 ) -> Vec<Outgoing> {
-    let (due, state) = books.restore(state).unwrap_or_else(|error| {
-        tracing::error!(pipeline, %error, "alert events that were sealed and not delivered are in the archive only");
-        (Vec::new(), &[])
-    });
+    let (due, state) = outbox_of(pipeline, books, state);
     let restored = if state.is_empty() { None } else { Some(flow.restore(state)) };
     match restored {
         Some(Ok(restored)) => tell(pipeline, &restored),
@@ -185,7 +301,7 @@ pub(super) fn resume(
 }
 
 /// Says what of an earlier run's state has no place in this pipeline file.
-fn tell(pipeline: &str, restored: &Restored) {
+pub(super) fn tell(pipeline: &str, restored: &Restored) {
     let Restored { windows_kept, windows_anew, windows_dropped, alerts_dropped, abandoned } = restored;
     tracing::debug!(pipeline, kept = windows_kept.join(" "), "windows go on where they were");
     for (windows, what) in [
@@ -219,7 +335,14 @@ fn connect_archive(plan: &Plan, surroundings: &Surroundings) -> Result<OpenArchi
     let failed = |source| ConnectError::Instance { pipeline: plan.pipeline.clone(), source };
     let sharing = sharing.transpose().map_err(failed)?;
     let (sharing, instance) = match sharing {
-        Some(instance) => (Some(Sharing { chain: instance.name.clone(), sources: shared }), Some(instance)),
+        Some(instance) => (
+            Some(Sharing {
+                chain: instance.name.clone(),
+                sources: shared,
+                inherits: matches!(plan.role, Role::Gather(_)),
+            }),
+            Some(instance),
+        ),
         None => (None, None),
     };
     let archive_plan = ArchivePlan {

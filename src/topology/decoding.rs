@@ -8,6 +8,7 @@
 //! With one thread nothing is handed over: the batch is decoded where it is asked for.
 
 use super::memory::{Charge, Memory, Stage};
+use super::merging::Messages;
 use crate::decode::{self, Decoded, Decoder};
 use crate::limits;
 use crate::record::raw::{PartitionId, RawBatch};
@@ -41,6 +42,8 @@ pub(super) enum Step {
     Opened(PartitionName),
     /// A decoded batch, which counts as held until the charge is dropped.
     Batch(Extent, Decoded, Charge),
+    /// What others have gathered, likewise.
+    Partials(Extent, Messages, Charge),
     Identified(PartitionId, String),
     Ended(PartitionId),
     Forgotten(PartitionName),
@@ -75,17 +78,26 @@ enum Way {
     Threads(blocking::SyncSender<Job>),
 }
 
-/// One decoder and what it needs.
+/// What records are.
+#[derive(Debug)]
+pub(super) enum Reader {
+    Lines(decode::Plan),
+    /// What other daemons have gathered.
+    Partials,
+}
+
+/// One decoder, where records are decoded, and what it needs.
 struct Desk {
-    decoder: Decoder,
+    decoder: Option<Decoder>,
     buffers: Buffers,
     memory: Arc<Memory>,
 }
 
 impl Desk {
     fn decode(&mut self, raw: RawBatch, charge: Charge) -> Step {
-        let decoded = self.decoder.decode(&raw);
         let extent = Extent::of(&raw);
+        let Some(decoder) = &mut self.decoder else { return Step::Partials(extent, Messages::read(raw), charge) };
+        let decoded = decoder.decode(&raw);
         self.buffers.give_back(raw.bytes);
         drop(charge);
         let bytes = decoded.rows.get_array_memory_size() as u64;
@@ -96,13 +108,17 @@ impl Desk {
 impl Decoding {
     /// Starts the threads, where there are several. They end with the value that is returned.
     pub(super) fn start(
-        plan: &decode::Plan,
+        reader: &Reader,
         threads: NonZeroUsize,
         feeds: mpsc::Receiver<Feed>,
         buffers: &Buffers,
         memory: Arc<Memory>,
     ) -> Self {
-        let desk = || Desk { decoder: Decoder::new(plan), buffers: buffers.clone(), memory: Arc::clone(&memory) };
+        let decoder = || match reader {
+            Reader::Lines(plan) => Some(Decoder::new(plan)),
+            Reader::Partials => None,
+        };
+        let desk = || Desk { decoder: decoder(), buffers: buffers.clone(), memory: Arc::clone(&memory) };
         // A batch in each decoder's hands, and one more each that is done or waits.
         let most = 2 * threads.get();
         let way = if threads.get() == 1 {

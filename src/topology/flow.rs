@@ -5,19 +5,22 @@ use super::decoding::Extent;
 use super::roster::Roster;
 use super::state::{Restored, State, StateError, pack, unpack};
 use crate::alert::Alerts;
-use crate::config::Plan;
+use crate::config::{Plan, Role};
 use crate::decode::{Counts, Decoded, Decoder, Speculation};
+use crate::limits;
 use crate::metric::Metrics;
 use crate::record::alert::AlertEvent;
 use crate::record::dead::DeadLetter;
 use crate::record::event::{EventBatch, stamps};
 use crate::record::raw::{PartitionId, RawBatch};
 use crate::record::sample::WindowRows;
+use crate::record::state::SavedPart;
 use crate::source::PartitionName;
 use crate::time::EventTime;
 use crate::transform::{Transform, TransformCounts};
 use crate::window::Windows;
 use arrow::array::{Int64Array, RecordBatch};
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What became of one raw batch.
@@ -48,18 +51,23 @@ pub struct Flow {
     metrics: Arc<Mutex<Metrics>>,
     windows: Windows,
     alerts: Alerts,
+    /// Windows are closed by others, who get what was gathered here.
+    gathers: bool,
 }
 
 impl Flow {
     /// Takes the stages out of a plan.
     pub fn new(plan: &mut Plan) -> Self {
+        let gathers = matches!(plan.role, Role::Gather(_));
+        let windows = std::mem::take(&mut plan.windows);
         Self {
             decoder: Decoder::new(&plan.decode),
             roster: Roster::default(),
             transforms: std::mem::take(&mut plan.transforms),
             metrics: Arc::new(Mutex::new(Metrics::new(std::mem::take(&mut plan.metrics)))),
-            windows: Windows::new(std::mem::take(&mut plan.windows)),
+            windows: if gathers { Windows::gathering(windows) } else { Windows::new(windows) },
             alerts: Alerts::new(&plan.pipeline, std::mem::take(&mut plan.alerts)),
+            gathers,
         }
     }
 
@@ -158,7 +166,12 @@ impl Flow {
             events = transform.apply(events, &mut transformed);
         }
         let unmeasured = lock(&self.metrics).observe(&events.rows);
-        let closed = self.windows.push(&events);
+        let closed = if self.gathers {
+            self.windows.gather(&events);
+            Vec::new()
+        } else {
+            self.windows.push(&events)
+        };
         let alerts = self.evaluate(&closed);
         Outcome { rows: events.rows, dead, alerts, decoded: counts, speculation, transformed, unmeasured, newest }
     }
@@ -177,6 +190,9 @@ impl Flow {
 
     /// All input has been read to its end: closes the windows that are next in event time. `None` when all are closed.
     pub fn finish_next(&mut self) -> Option<Vec<AlertEvent>> {
+        if self.gathers {
+            return None;
+        }
         let closed = self.windows.finish_next();
         (!closed.is_empty()).then(|| self.evaluate(&closed))
     }
@@ -186,9 +202,14 @@ impl Flow {
         self.windows.drain()
     }
 
-    /// How much waits for [`Self::drain_windows`]: rows, and one more for each window.
+    /// What was gathered for others since the last call, for each of `partitions`.
+    pub fn take_gathered(&mut self, partitions: NonZeroU32) -> Vec<Vec<SavedPart>> {
+        self.windows.take_gathered(partitions, limits::PARTIAL_BYTES)
+    }
+
+    /// How much waits for [`Self::drain_windows`] (rows, and one more for each window) or [`Self::take_gathered`] (states).
     pub fn windows_waiting(&self) -> usize {
-        self.windows.waiting()
+        if self.gathers { self.windows.gathered() } else { self.windows.waiting() }
     }
 
     /// What open windows and series hold, in bytes, estimated.
@@ -232,7 +253,7 @@ impl Flow {
     }
 
     fn advance(&mut self) -> Vec<AlertEvent> {
-        let Some(now) = self.roster.now() else { return Vec::new() };
+        let Some(now) = self.roster.now().filter(|_| !self.gathers) else { return Vec::new() };
         let closed = self.windows.advance(now);
         self.evaluate(&closed)
     }

@@ -20,10 +20,12 @@ pub(super) enum Stage {
     Archive,
     /// Open windows and series of metrics, estimated.
     State,
+    /// Sorting of what is written again.
+    Upkeep,
 }
 
 impl Stage {
-    pub(super) const ALL: [Self; 4] = [Self::Raw, Self::Decoded, Self::Archive, Self::State];
+    pub(super) const ALL: [Self; 5] = [Self::Raw, Self::Decoded, Self::Archive, Self::State, Self::Upkeep];
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -31,6 +33,7 @@ impl Stage {
             Self::Decoded => "decoded",
             Self::Archive => "archive",
             Self::State => "state",
+            Self::Upkeep => "upkeep",
         }
     }
 }
@@ -75,7 +78,8 @@ impl Memory {
 
     /// What the archive may hold: what the others leave, and a quarter of the budget at least, for it must go on.
     pub(super) fn archive_share(&self) -> u64 {
-        let others: u64 = [Stage::Raw, Stage::Decoded, Stage::State].into_iter().map(|stage| self.held(stage)).sum();
+        let others: u64 =
+            [Stage::Raw, Stage::Decoded, Stage::State, Stage::Upkeep].into_iter().map(|stage| self.held(stage)).sum();
         self.budget.saturating_sub(others).max(self.budget / 4)
     }
 

@@ -15,6 +15,15 @@
 //! `books` remembers what is between two seals; with `flow` it is all state, so `simulation` drives these two and a real archive
 //! without tasks, clock or network, and lets them die at every call.
 //!
+//! Where daemons of a Kafka group share windows, two pipelines run. The flow of the first *gathers*: it closes nothing, and each seal
+//! takes out what was gathered (`gathering`, the outbox) for `publishing` to write into a topic. The second reads that topic, and its
+//! place of a flow is taken by `merging`: windows, alerts and a clock for each of the topic's partitions (`merged`), kept with the position of the
+//! partition. `stages` is either of them; `sharing` is what a running pipeline does besides: where its partitions begin, and what it takes over with them.
+//!
+//! ```text
+//!  gathering ──at each seal──▶ outbox ──sealed──▶ publishing ══topic══▶ merging ──WindowRows, AlertEvent──▶ as above
+//! ```
+//!
 //! Every queue is bounded: a slow archive slows the flow, a slow flow slows the sources, and memory stays flat. What
 //! the stages hold together is measured against one budget (`memory`). This
 //! folder is the only owner of acknowledgement, checkpoints and shutdown: positions go into a seal with the rows that
@@ -27,15 +36,28 @@ mod books;
 mod connect;
 mod decoding;
 mod flow;
+mod gathering;
 mod memory;
+mod merged;
+#[cfg(test)]
+mod merged_tests;
+mod merging;
 mod notifying;
 mod progress;
+mod publishing;
 mod roster;
 mod run;
+mod sealing;
+mod sharing;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
+mod simulation_kept;
+#[cfg(test)]
+mod simulation_merged;
+#[cfg(test)]
 mod simulation_shared;
+mod stages;
 mod state;
 mod storing;
 mod telling;
@@ -46,6 +68,7 @@ pub use books::{Books, OutboxError, Outgoing, Ticket};
 pub use connect::{ConnectError, Connected};
 pub use decoding::Extent;
 pub use flow::{Flow, Outcome};
+pub use merging::MergeError;
 pub use progress::{Progress, Totals};
 pub use run::{End, RunError};
 pub use state::{Restored, StateError};

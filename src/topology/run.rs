@@ -1,29 +1,35 @@
 //! The third phase: runs a connected pipeline until its input has ended or it is told to stop.
 
 use super::Surroundings;
-use super::books::{Books, Outgoing, Ticket};
+use super::books::{Books, Outgoing};
 use super::connect::Connected;
-use super::decoding::{Decoding, Extent, Step};
-use super::flow::{Flow, Outcome};
+use super::decoding::{Decoding, Extent, Reader, Step};
+use super::flow::Outcome;
 use super::memory::{Charge, Memory, Stage};
+use super::merging::MergeError;
 use super::notifying::Notifying;
 use super::progress::Progress;
+use super::publishing::Publishing;
+use super::sealing::Asked;
+use super::sharing::{AskedClaim, Beginning};
+use super::stages::Stages;
+use super::state::StateError;
 use super::storing::{Storing, Work};
 use super::telling::Told;
-use crate::archive::{ArchiveError, Kind};
-use crate::decode::{self, Decoded};
+use crate::archive::{ArchiveError, Caretaker, Kind};
+use crate::decode::Decoded;
 use crate::limits;
 use crate::record::alert::{AlertEvent, AlertStatus};
 use crate::record::raw::PartitionId;
-use crate::record::receipt::{Checkpoint, Receipt};
+use crate::record::receipt::Checkpoint;
 use crate::source::{Outlet, PartitionName, Source, SourceError};
 use crate::time::Span;
 use crate::time::clock::Monotonic;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, atomic::AtomicU64};
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +65,12 @@ pub enum RunError {
     Archive(ArchiveError),
     #[error("cannot deliver {0} alert events")]
     Undelivered(u64),
+    #[error("cannot share windows: {0}")]
+    Publish(SourceError),
+    #[error(transparent)]
+    Merge(MergeError),
+    #[error(transparent)]
+    State(StateError),
 }
 
 impl RunError {
@@ -68,52 +80,62 @@ impl RunError {
             Self::Source { source, .. } => source.hint(),
             Self::Archive(source) => source.hint(),
             Self::Undelivered(_) => Some("the log names the receiver and its error".to_owned()),
+            Self::Publish(source) => source.hint(),
+            Self::Merge(_) => Some("another daemon of the group is newer; bring this one up to its version".to_owned()),
+            Self::State(_) => Some(
+                "windows hold more than can be kept; let them have fewer groups, or `repartition` more partitions"
+                    .to_owned(),
+            ),
         }
     }
 }
 
 /// A partition while it is read.
 #[derive(Debug)]
-struct Partition {
-    name: PartitionName,
+pub(super) struct Partition {
+    pub(super) name: PartitionName,
     /// How long nothing has come while the flow had nothing else to do.
     silence: Span,
-    ended: bool,
+    pub(super) ended: bool,
+    /// Whether it is known where it begins, where daemons share windows.
+    pub(super) begun: bool,
 }
 
 pub(super) struct Runner {
     pub(super) pipeline: String,
-    decode: decode::Plan,
+    reader: Reader,
     threads: NonZeroUsize,
     pub(super) memory: Arc<Memory>,
     /// The tables that are written; none without an archive.
-    tables: Vec<Kind>,
-    pub(super) flow: Flow,
-    storing: Option<Storing>,
-    notifying: Notifying,
+    pub(super) tables: Vec<Kind>,
+    pub(super) stages: Stages,
+    pub(super) storing: Option<Storing>,
+    pub(super) notifying: Notifying,
+    /// Writes what was gathered to where it is merged.
+    pub(super) publishing: Option<Publishing>,
+    /// Keeps the archive in shape until this is dropped.
+    caretaker: Option<Caretaker>,
     pub(super) surroundings: Surroundings,
     pub(super) progress: Arc<Progress>,
-    partitions: Vec<Partition>,
-    books: Books,
+    pub(super) partitions: Vec<Partition>,
+    pub(super) books: Books,
+    /// Claims that are under way, in order.
+    pub(super) claims: VecDeque<AskedClaim>,
+    /// Partitions that are claimed and have not been opened.
+    pub(super) claimed: HashMap<(String, String), Beginning>,
+    /// Why this run cannot go on.
+    pub(super) failure: Option<RunError>,
     /// Seals that are under way, in order.
-    seals_asked: VecDeque<Asked>,
+    pub(super) seals_asked: VecDeque<Asked>,
     /// When the last seal was asked for.
-    last_seal: Monotonic,
+    pub(super) last_seal: Monotonic,
     /// Tells the sources what is sealed, once they run.
-    seals: Option<Arc<watch::Sender<Checkpoint>>>,
+    pub(super) seals: Option<Arc<watch::Sender<Checkpoint>>>,
     pub(super) tombstones: Arc<AtomicU64>,
     last_tick: Monotonic,
     started: Monotonic,
     pub(super) told: Told,
     pub(super) end: End,
-}
-
-/// A seal that was asked for.
-struct Asked {
-    ticket: Ticket,
-    receipt: oneshot::Receiver<Receipt>,
-    /// Who waits for it.
-    waiting: Vec<oneshot::Sender<()>>,
 }
 
 impl Connected {
@@ -135,24 +157,31 @@ impl Connected {
         // The runtime has a worker for each processor that the process may use, by affinity and by its control group.
         let processors = NonZeroUsize::new(runtime.metrics().num_workers().min(limits::DECODE_THREADS));
         let threads = self.threads.or(processors).unwrap_or(NonZeroUsize::MIN);
-        let Self { pipeline, decode, memory, tables, flow, .. } = self;
-        let Self { sources, archive, books, due, receivers, routes, surroundings, progress, .. } = self;
+        let Self { pipeline, reader, memory, tables, stages, publisher, .. } = self;
+        let Self { sources, archive, care, books, due, receivers, routes, surroundings, progress, .. } = self;
+        let Surroundings { clock, telemetry, .. } = &surroundings;
+        let caretaker = care.map(|care| Caretaker::spawn(care, Arc::clone(clock), telemetry.clone()));
         let mut runner = Runner {
             notifying: Notifying::spawn(&pipeline, receivers, routes, &surroundings.telemetry, stop.clone()),
             storing: archive.map(|(archive, flush)| Storing::spawn(archive, flush, Arc::clone(&memory))),
+            caretaker: caretaker.transpose().map_err(RunError::Archive)?.flatten(),
             last_tick: surroundings.clock.monotonic(),
             started: surroundings.clock.monotonic(),
             last_seal: surroundings.clock.monotonic(),
+            publishing: publisher.map(Publishing::spawn),
             pipeline,
-            decode,
+            reader,
             threads,
             memory,
             tables,
-            flow,
+            stages,
             surroundings,
             progress,
             partitions: Vec::new(),
             books,
+            claims: VecDeque::new(),
+            claimed: HashMap::new(),
+            failure: None,
             seals_asked: VecDeque::new(),
             seals: None,
             tombstones: Arc::default(),
@@ -161,6 +190,7 @@ impl Connected {
         };
         // What an earlier run had sealed and not delivered, or not noted as delivered.
         runner.notifying.send(&due).await;
+        runner.publish();
         let (mut tasks, steps) = runner.spawn_sources(sources, &stop);
         let failed = runner.work_off(steps, &mut tasks, &stop).await;
         runner.finish(failed, stop.is_cancelled()).await
@@ -195,7 +225,7 @@ impl Runner {
             tasks.spawn(async move { running.await.map_err(|source| RunError::Source { name, source }) });
         }
         let memory = Arc::clone(&self.memory);
-        (tasks, Decoding::start(&self.decode, self.threads, feeds, outlet.buffers(), memory))
+        (tasks, Decoding::start(&self.reader, self.threads, feeds, outlet.buffers(), memory))
     }
 
     /// The loop: steps first, then ticks. Ends when all sources have returned; returns the first failure.
@@ -211,7 +241,7 @@ impl Runner {
         loop {
             tokio::select! {
                 biased;
-                step = steps.next() => match step {
+                step = steps.next(), if !self.is_held() || stop.is_cancelled() => match step {
                     Some(step) => self.step(step).await,
                     None => break,
                 },
@@ -220,6 +250,12 @@ impl Runner {
             if self.storing.as_ref().is_some_and(Storing::has_failed) {
                 // Nothing can be stored any more. A source with nothing to hand on wouldn't notice that the queue is
                 // closed, and is told; one that waits for a seal would wait for ever.
+                stop.cancel();
+                self.seals_asked.clear();
+                break;
+            }
+            if let Some(failure) = self.failure.take() {
+                failed = failed.or(Some(failure));
                 stop.cancel();
                 self.seals_asked.clear();
                 break;
@@ -249,31 +285,35 @@ impl Runner {
     async fn finish(mut self, failed: Option<RunError>, stopped: bool) -> Result<End, RunError> {
         let intact = self.storing.as_ref().is_none_or(|storing| !storing.has_failed());
         if failed.is_none() && !stopped && intact {
-            while let Some(alerts) = self.flow.finish_next() {
+            while let Some(alerts) = self.stages.finish_next() {
                 self.alert(alerts).await;
                 if self.seal_is_due() {
                     self.seal(Vec::new()).await;
                 }
             }
         }
-        self.seal(Vec::new()).await;
+        if !matches!(failed, Some(RunError::Merge(_) | RunError::State(_))) {
+            self.seal(Vec::new()).await;
+        }
         self.measure();
         self.await_seals().await;
+        let published = self.end_publishing().await;
         // What is delivered now is noted in one more seal.
         let (undelivered, delivered) = self.notifying.end().await;
         self.end.undelivered = undelivered;
         for (receiver, id) in delivered {
             self.books.delivered(receiver, &id);
         }
-        if self.books.wants_seal() {
+        if self.books.wants_seal() || published {
             self.seal(Vec::new()).await;
         }
+        let failed = failed.or(self.failure.take());
         let stored = match self.storing.take() {
             Some(storing) => storing.end().await,
             None => Ok(()),
         };
         self.end.stopped = stopped;
-        self.end.late = self.flow.late_counts();
+        self.end.late = self.stages.late_counts();
         stored.map_err(RunError::Archive)?;
         match failed {
             Some(error) => Err(error),
@@ -283,30 +323,35 @@ impl Runner {
     }
 
     fn open(&mut self, name: PartitionName) {
-        self.flow.open(PartitionId(self.partitions.len()), &name);
-        self.partitions.push(Partition { name, silence: Span::ZERO, ended: false });
+        self.stages.open(PartitionId(self.partitions.len()), &name);
+        self.partitions.push(Partition { name, silence: Span::ZERO, ended: false, begun: false });
     }
 
     async fn step(&mut self, step: Step) {
+        self.settle_claims();
         match step {
-            Step::Opened(name) => self.open(name),
+            Step::Opened(name) => {
+                self.open(name);
+                self.begin_claimed();
+            }
             Step::Batch(extent, decoded, charge) => self.batch(extent, decoded, charge).await,
+            Step::Partials(extent, messages, _charge) => self.partials(extent, messages).await,
             Step::Identified(partition, identity) => {
                 let name = &mut self.partitions[partition.0].name;
                 self.books.identify(name, &identity);
                 name.identity = identity;
-                self.flow.identify(partition, name);
+                self.stages.identify(partition, name);
             }
             Step::Forgotten(name) => self.books.forget(&name),
             Step::Ended(partition) => {
                 self.partitions[partition.0].ended = true;
-                let alerts = self.flow.end(partition);
+                let alerts = self.stages.end(partition);
                 self.alert(alerts).await;
             }
             Step::Claim(partitions, claimed) if self.storing.is_some() => {
                 // Nothing of these may be staged, as it could be by one who was thought dead and isn't.
                 self.seal(Vec::new()).await;
-                self.store(Work::Claim(partitions, claimed)).await;
+                self.claim(partitions, claimed).await;
             }
             Step::Claim(_, claimed) => {
                 // Who has asked may be gone, as below.
@@ -320,7 +365,7 @@ impl Runner {
     }
 
     async fn batch(&mut self, extent: Extent, decoded: Decoded, charge: Charge) {
-        let outcome = self.flow.decoded(extent, decoded);
+        let outcome = self.stages.records(extent, decoded);
         let partition = &mut self.partitions[extent.partition.0];
         partition.silence = Span::ZERO;
         let name = partition.name.clone();
@@ -341,7 +386,7 @@ impl Runner {
         self.alert(alerts).await;
     }
 
-    async fn alert(&mut self, events: Vec<AlertEvent>) {
+    pub(super) async fn alert(&mut self, events: Vec<AlertEvent>) {
         if events.is_empty() {
             return;
         }
@@ -361,7 +406,7 @@ impl Runner {
         }
     }
 
-    async fn store(&mut self, work: Work) {
+    pub(super) async fn store(&mut self, work: Work) {
         let now = self.surroundings.clock.monotonic();
         if let Some(storing) = &mut self.storing {
             // A failure shows in `has_failed` and is reported when the thread is joined.
@@ -381,89 +426,26 @@ impl Runner {
             partition.silence = Span::from_micros(before.micros() + passed.micros());
             if before < limits::IDLE_AFTER && partition.silence >= limits::IDLE_AFTER {
                 tracing::debug!(partition = partition.name.partition, "partition is idle");
-                alerts.extend(self.flow.idle(PartitionId(number)));
+                alerts.extend(self.stages.idle(PartitionId(number)));
             }
         }
-        if now.since(self.started) >= limits::IDLE_AFTER && !self.flow.awaited().is_empty() {
-            let names: Vec<String> = self.flow.awaited().into_iter().map(|name| name.partition).collect();
+        if now.since(self.started) >= limits::IDLE_AFTER && !self.stages.awaited().is_empty() {
+            let names: Vec<String> = self.stages.awaited().into_iter().map(|name| name.partition).collect();
             tracing::debug!(partitions = names.join(" "), "partitions of the last run are not waited for any longer");
-            alerts.extend(self.flow.give_up());
+            alerts.extend(self.stages.give_up());
         }
         self.alert(alerts).await;
+        self.settle_claims();
+        self.publish();
+        self.check_publishing().await;
         self.take_receipts().await;
         for (receiver, id) in self.notifying.take_delivered() {
             self.books.delivered(receiver, &id);
         }
-        self.memory.set(Stage::State, self.flow.state_bytes());
+        self.memory.set(Stage::State, self.stages.state_bytes());
+        self.memory.set(Stage::Upkeep, self.caretaker.as_ref().map_or(0, Caretaker::held_bytes));
         self.measure();
         self.measure_memory(steps.queued_bytes());
-    }
-
-    fn seal_is_due(&self) -> bool {
-        let now = self.surroundings.clock.monotonic();
-        let most = limits::WINDOW_ROWS_WAITING.min((self.memory.budget() / limits::MEMORY_PER_WINDOW_ROW) as usize);
-        let full = self.flow.windows_waiting() >= most;
-        let alerts = self.books.wants_seal() && now.since(self.last_seal) >= limits::ALERT_SEAL;
-        self.storing.as_ref().map_or(full, |storing| full || alerts || storing.seal_is_due(now))
-    }
-
-    /// Asks for a seal of all that was worked off. `waiting` are told when it is done.
-    async fn seal(&mut self, waiting: Vec<oneshot::Sender<()>>) {
-        self.last_seal = self.surroundings.clock.monotonic();
-        if self.storing.is_none() {
-            // Without an archive nobody keeps window results.
-            drop(self.flow.drain_windows());
-            return;
-        }
-        let mut windows = self.flow.drain_windows();
-        if !self.tables.contains(&Kind::Windows) {
-            windows.clear();
-        }
-        let (done, receipt) = oneshot::channel();
-        let state = self.flow.save().unwrap_or_else(|error| {
-            tracing::error!(pipeline = self.pipeline, %error, "a restart would begin with new windows and alerts");
-            Vec::new()
-        });
-        let (ticket, sealing) = self.books.sealing(self.flow.now(), &state);
-        self.seals_asked.push_back(Asked { ticket, receipt, waiting });
-        self.store(Work::Seal { sealing, windows, receipt: done }).await;
-    }
-
-    /// Waits for all seals that were asked for.
-    async fn await_seals(&mut self) {
-        while let Some(asked) = self.seals_asked.pop_front() {
-            // None comes when the archive has failed, which is reported when its thread is joined.
-            if let Ok(receipt) = asked.receipt.await {
-                self.sealed(asked.ticket, receipt, asked.waiting).await;
-            }
-        }
-    }
-
-    async fn take_receipts(&mut self) {
-        while let Some(asked) = self.seals_asked.front_mut() {
-            let receipt = match asked.receipt.try_recv() {
-                Err(oneshot::error::TryRecvError::Empty) => return,
-                received => received.ok(),
-            };
-            let Some(Asked { ticket, waiting, .. }) = self.seals_asked.pop_front() else { return };
-            if let Some(receipt) = receipt {
-                self.sealed(ticket, receipt, waiting).await;
-            }
-        }
-    }
-
-    /// A seal is done: tells whoever waits for it, and sends the alert events that are in it.
-    async fn sealed(&mut self, ticket: Ticket, receipt: Receipt, waiting: Vec<oneshot::Sender<()>>) {
-        self.count_sealed(&receipt);
-        if let Some(seals) = &self.seals {
-            seals.send_replace(receipt.checkpoint);
-        }
-        for sender in waiting {
-            // Who has asked may be gone.
-            let _ = sender.send(());
-        }
-        let due = self.books.sealed(ticket);
-        self.notifying.send(&due).await;
     }
 }
 

@@ -7,8 +7,9 @@
 use super::books::{Books, Outgoing};
 use super::connect::resume;
 use super::flow::Flow;
+use super::simulation_kept::Keeper;
 use crate::archive::faulty::{Bucket, Crash, Faults, Faulty, scramble};
-use crate::archive::{Archive, ArchiveError, ArchivePlan, Kind, Place, Sharing, verify_in};
+use crate::archive::{Archive, ArchiveError, ArchivePlan, Kind, Look, Place, Sharing, verify_in};
 use crate::config;
 use crate::record::alert::AlertEvent;
 use crate::record::raw::{PartitionId, Positions, RawBatch};
@@ -22,7 +23,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
-const PIPELINE: &str = r#"
+pub(super) const PIPELINE: &str = r#"
 pipeline: sim
 sources: { in: { type: stdin } }
 decode: { envelope: none, format: json, schema: access }
@@ -40,9 +41,9 @@ archive: { url: "/nowhere" }
 "#;
 
 /// 2026-05-06T00:00:00Z.
-const START: i64 = 1_778_025_600_000_000;
-const SECOND: i64 = 1_000_000;
-const RECEIVERS: [&str; 2] = ["ops", "page"];
+pub(super) const START: i64 = 1_778_025_600_000_000;
+pub(super) const SECOND: i64 = 1_000_000;
+pub(super) const RECEIVERS: [&str; 2] = ["ops", "page"];
 
 /// Numbers by a seed.
 pub(super) struct Dice(pub(super) u64);
@@ -86,10 +87,12 @@ pub(super) struct World {
     pub(super) bucket: Bucket,
     pub(super) input: Vec<Vec<String>>,
     /// Ids that each receiver was told, in order.
-    told: [Vec<String>; 2],
+    pub(super) told: [Vec<String>; 2],
     /// Processes so far; time goes on with them.
     pub(super) lives: u64,
-    scratch: tempfile::TempDir,
+    pub(super) scratch: tempfile::TempDir,
+    /// Whether processes keep the archive in shape.
+    pub(super) kept: bool,
 }
 
 impl World {
@@ -97,11 +100,18 @@ impl World {
         // In memory where there is such a folder: what is scratch need not be durable.
         let memory = Path::new("/dev/shm");
         let scratch = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        Self { bucket: Bucket::default(), input, told: Default::default(), lives: 0, scratch: scratch.unwrap() }
+        Self {
+            bucket: Bucket::default(),
+            input,
+            told: Default::default(),
+            lives: 0,
+            scratch: scratch.unwrap(),
+            kept: false,
+        }
     }
 
     /// Records of a partition from `from` on, as a source hands them on.
-    fn batch(&self, partition: usize, from: u64, most: u64) -> RawBatch {
+    pub(super) fn batch(&self, partition: usize, from: u64, most: u64) -> RawBatch {
         let lines = &self.input[partition];
         let end = (from + most).min(lines.len() as u64);
         let (mut bytes, mut records) = (Vec::new(), Vec::new());
@@ -147,13 +157,18 @@ pub(super) struct Process {
     queue: VecDeque<(usize, AlertEvent)>,
     /// Whether it may die between telling a receiver and noting it.
     mortal: bool,
+    keeper: Option<Keeper>,
 }
 
 fn config_plan() -> config::Plan {
-    config::load("sim.yaml", PIPELINE, &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap()
+    load(PIPELINE)
 }
 
-fn archive_plan(plan: &config::Plan, sharing: Option<Sharing>) -> ArchivePlan {
+pub(super) fn load(text: &str) -> config::Plan {
+    config::load("sim.yaml", text, &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap()
+}
+
+pub(super) fn archive_plan(plan: &config::Plan, sharing: Option<Sharing>) -> ArchivePlan {
     ArchivePlan {
         config: plan.archive.clone().unwrap(),
         pipeline: plan.pipeline.clone(),
@@ -171,6 +186,9 @@ impl Process {
         world.lives += 1;
         let started = EventTime::from_micros(START + world.lives as i64 * SECOND);
         let mut plan = config_plan();
+        if let Some(archive) = &mut plan.archive {
+            archive.audit = world.kept;
+        }
         let scratch = world.scratch.path().join(sharing.as_ref().map_or("main", |sharing| sharing.chain.as_str()));
         std::fs::create_dir_all(&scratch).unwrap();
         let place = Place::unlocked(Arc::<Faulty>::clone(store), &plan.pipeline, scratch);
@@ -182,7 +200,8 @@ impl Process {
         let due = resume(&plan.pipeline, &mut flow, &mut books, &opened.state, opened.watermark);
         let mut process = {
             let (ended, queue) = (BTreeSet::new(), VecDeque::new());
-            Self { archive, flow, books, positions, ended, queue, mortal: store.faults().crash.is_some() }
+            let keeper = world.kept.then(|| Keeper::new(world, store));
+            Self { keeper, archive, flow, books, positions, ended, queue, mortal: store.faults().crash.is_some() }
         };
         process.send(due);
         Ok(process)
@@ -253,6 +272,9 @@ impl Process {
     fn run(&mut self, world: &mut World, dice: &mut Dice) -> Result<(), Death> {
         let partitions = world.input.len();
         while self.ended.len() < partitions {
+            if let Some(keeper) = self.keeper.as_mut().filter(|_| dice.roll(16) == 0) {
+                keeper.keep(dice)?;
+            }
             match dice.roll(10) {
                 0 => self.seal()?,
                 1 | 2 => self.deliver(world, dice)?,
@@ -269,13 +291,18 @@ impl Process {
         while !self.queue.is_empty() {
             self.deliver(world, dice)?;
         }
-        self.seal()
+        self.seal()?;
+        self.keeper.as_mut().map_or(Ok(()), |keeper| keeper.keep_all(dice))
     }
 }
 
 /// Runs processes with faults until one gets to the end; the last ones have none.
 fn simulate(seed: u64, faults: impl Fn(u64) -> Faults) -> (World, u64) {
-    let mut world = World::new(input(seed));
+    simulate_in(World::new(input(seed)), seed, faults)
+}
+
+/// As [`simulate`], in a world that is there already.
+pub(super) fn simulate_in(mut world: World, seed: u64, faults: impl Fn(u64) -> Faults) -> (World, u64) {
     let mut calls = 0;
     for life in 0.. {
         let faults = faults(life);
@@ -328,7 +355,7 @@ pub(super) fn clean(seed: u64) -> (World, u64) {
 }
 
 /// Asserts that `world` has what `expected` has, once.
-fn assert_same(context: &str, expected: &World, world: &World) {
+pub(super) fn assert_same(context: &str, expected: &World, world: &World) {
     for kind in Kind::ALL {
         assert_eq!(rows(expected, kind), rows(world, kind), "{context}: {}", kind.as_str());
     }
@@ -340,7 +367,8 @@ fn assert_same(context: &str, expected: &World, world: &World) {
         // Told again only what a process had no chance to note.
         assert!(told.len() - first.len() <= world.lives as usize * expected.len().min(12), "{context}: told again");
     }
-    let report = verify_in(&Faulty::new(&world.bucket, Faults::default()), true, |_, _| {}).unwrap();
+    let report =
+        verify_in(&Faulty::new(&world.bucket, Faults::default()), Look { deep: true, audit: true }, |_, _| {}).unwrap();
     assert_eq!(report.findings, [], "{context}");
 }
 

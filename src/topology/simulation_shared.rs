@@ -3,7 +3,7 @@
 
 use super::simulation::{Death, Dice, Process, World, clean, for_each_seed, input, name, rows, seeds, some_faults};
 use crate::archive::faulty::{Faults, Faulty, scramble};
-use crate::archive::{ArchiveError, Kind, Sharing, verify_in};
+use crate::archive::{ArchiveError, Kind, Look, Sharing, verify_in};
 use crate::record::raw::PartitionId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl Group {
         let life = self.world.lives;
         let faults = if life < self.faulty_lives { some_faults(self.seed ^ life, 0) } else { Faults::default() };
         let store = Arc::new(Faulty::new(&self.world.bucket, faults));
-        let sharing = Sharing { chain: format!("d-{number}"), sources: vec!["in".to_owned()] };
+        let sharing = Sharing { chain: format!("d-{number}"), sources: vec!["in".to_owned()], inherits: false };
         let mut process = Process::start(&mut self.world, &store, Some(sharing))?;
         for partition in 0..self.world.input.len() {
             process.flow.open(PartitionId(partition), &name(partition));
@@ -60,7 +60,7 @@ impl Group {
         let Some(daemon) = &mut self.daemons[number] else { return Ok(()) };
         daemon.process.seal()?;
         let wanted = ("in".to_owned(), name(partition).partition);
-        let claimed = daemon.process.archive.claim(&[wanted])?;
+        let claimed = daemon.process.archive.claim(&[wanted])?.checkpoint;
         daemon.process.positions[partition] = claimed.partitions.first().map_or(0, |known| known.position);
         daemon.reads.insert(partition);
         Ok(())
@@ -138,7 +138,12 @@ fn daemons_that_share_partitions_store_each_record_once() {
         for kind in [Kind::Data, Kind::Dead] {
             assert_eq!(rows(&expected, kind), rows(&group.world, kind), "seed {seed}: {}", kind.as_str());
         }
-        let report = verify_in(&Faulty::new(&group.world.bucket, Faults::default()), true, |_, _| {}).unwrap();
+        let report = verify_in(
+            &Faulty::new(&group.world.bucket, Faults::default()),
+            Look { deep: true, audit: true },
+            |_, _| {},
+        )
+        .unwrap();
         assert_eq!(report.findings, [], "seed {seed}");
         taken.fetch_add(group.taken, std::sync::atomic::Ordering::Relaxed);
     });

@@ -1,7 +1,7 @@
 //! The thread that owns the archive, and the schedule of its seals.
 
 use super::memory::{Charge, Memory, Stage};
-use crate::archive::{Archive, ArchiveError, FlushConfig, Sealing};
+use crate::archive::{Archive, ArchiveError, Claimed, FlushConfig, Sealing};
 use crate::limits;
 use crate::record::alert::AlertEvent;
 use crate::record::dead::DeadLetter;
@@ -29,7 +29,12 @@ pub(super) enum Work {
         receipt: oneshot::Sender<Receipt>,
     },
     /// Makes partitions of a shared source this daemon's.
-    Claim(Vec<(String, String)>, oneshot::Sender<Checkpoint>),
+    Claim {
+        partitions: Vec<(String, String)>,
+        /// Told first, and of all that the claim has brought.
+        told: oneshot::Sender<Claimed>,
+        claimed: oneshot::Sender<Checkpoint>,
+    },
 }
 
 /// The flow's end of the archive's queue.
@@ -84,7 +89,7 @@ impl Storing {
         match &work {
             Work::Rows(rows, _) => self.schedule.rows += rows.num_rows() as u64,
             Work::Dead(_, letters) => self.schedule.rows += letters.len() as u64,
-            Work::Alerts(_) | Work::Claim(..) => {}
+            Work::Alerts(_) | Work::Claim { .. } => {}
             Work::Seal { .. } => {
                 self.schedule.rows = 0;
                 self.schedule.asked += 1;
@@ -92,7 +97,7 @@ impl Storing {
         }
         self.schedule.first_unsealed = match work {
             Work::Seal { .. } => None,
-            Work::Claim(..) => self.schedule.first_unsealed,
+            Work::Claim { .. } => self.schedule.first_unsealed,
             _ => self.schedule.first_unsealed.or(Some(now)),
         };
         self.work.send(work).await.is_ok()
@@ -137,9 +142,11 @@ fn serve(
             }
             Work::Dead(name, letters) => archive.write_dead(&letters, |_| (&name.source, &name.partition))?,
             Work::Alerts(events) => archive.write_alerts(&events)?,
-            Work::Claim(partitions, claimed) => {
-                let checkpoint = archive.claim(&partitions)?;
-                // Who has asked may be gone.
+            Work::Claim { partitions, told, claimed } => {
+                let all = archive.claim(&partitions)?;
+                let checkpoint = all.checkpoint.clone();
+                // Who has asked may be gone, or not want to know.
+                let _ = told.send(all);
                 let _ = claimed.send(checkpoint);
             }
             Work::Seal { sealing, windows, receipt } => {

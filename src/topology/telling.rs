@@ -3,6 +3,7 @@
 use super::decoding::Extent;
 use super::flow::{Outcome, lock};
 use super::memory::Stage;
+use super::merging;
 use super::run::Runner;
 use crate::record::receipt::Receipt;
 use prometheus::IntCounterVec;
@@ -36,6 +37,22 @@ impl Runner {
             telemetry.source_lag_seconds.with_label_values(&labels).set(lag.as_secs_f64().max(0.0));
         }
         let dead = dead.len() as u64;
+        self.progress.add(extent.records, extent.bytes, extent.records - dead, dead);
+    }
+
+    /// Counts what became of a batch of what others have gathered.
+    pub(super) fn count_partials(&mut self, source: &str, extent: Extent, outcome: &merging::Outcome) {
+        for letter in &outcome.dead {
+            self.count_error(letter.reason.as_str(), 1);
+        }
+        let telemetry = &self.surroundings.telemetry;
+        let labels = [self.pipeline.as_str(), source];
+        telemetry.source_records.with_label_values(&labels).inc_by(extent.records);
+        telemetry.source_bytes.with_label_values(&labels).inc_by(extent.bytes);
+        if outcome.repeated > 0 {
+            telemetry.dropped.with_label_values(&[self.pipeline.as_str(), "repeated"]).inc_by(outcome.repeated);
+        }
+        let dead = outcome.dead.len() as u64;
         self.progress.add(extent.records, extent.bytes, extent.records - dead, dead);
     }
 
@@ -80,29 +97,29 @@ impl Runner {
     pub(super) fn measure(&mut self) {
         let telemetry = &self.surroundings.telemetry;
         let pipeline = self.pipeline.as_str();
-        if let Some(now) = self.flow.now() {
+        if let Some(now) = self.stages.now() {
             let seconds = now.micros() as f64 / 1e6;
             telemetry.watermark_timestamp_seconds.with_label_values(&[pipeline]).set(seconds);
         }
-        let (pending, firing) = self.flow.alert_counts();
+        let (pending, firing) = self.stages.alert_counts();
         telemetry.alerts.with_label_values(&[pipeline, "pending"]).set(pending as i64);
         telemetry.alerts.with_label_values(&[pipeline, "firing"]).set(firing as i64);
         let told = &mut self.told;
-        for (window, late) in self.flow.late_counts() {
+        for (window, late) in self.stages.late_counts() {
             told.raise("late", &telemetry.window_late, [pipeline, &window], late);
         }
         told.raise("dropped", &telemetry.dropped, [pipeline, "tombstone"], self.tombstones.load(Ordering::Relaxed));
         for (reason, total) in
-            [("window_groups", self.flow.window_overflow()), ("alert_groups", self.flow.alert_overflow())]
+            [("window_groups", self.stages.window_overflow()), ("alert_groups", self.stages.alert_overflow())]
         {
             told.raise("dropped", &telemetry.dropped, [pipeline, reason], total);
         }
         for (reason, total) in
-            [("window_value", self.flow.window_failures()), ("alert_condition", self.flow.alert_failures())]
+            [("window_value", self.stages.window_failures()), ("alert_condition", self.stages.alert_failures())]
         {
             told.raise("errors", &telemetry.decode_errors, [pipeline, reason], total);
         }
-        let metrics = self.flow.metrics();
+        let metrics = self.stages.metrics();
         let metrics = lock(&metrics);
         for (metric, series) in metrics.series_counts() {
             telemetry.series.with_label_values(&[pipeline, metric]).set(series as i64);

@@ -5,6 +5,7 @@ use super::{Flow, Restored, StateError};
 use crate::alert::Abandoned;
 use crate::config;
 use crate::record::alert::AlertEvent;
+use crate::record::frame::FrameError;
 use crate::record::raw::{PartitionId, Positions, RawBatch};
 use crate::record::sample::{WindowRows, columns};
 use crate::record::state::write;
@@ -332,7 +333,7 @@ fn damaged_bytes_are_refused() {
     assert!(flow.restore(&[bytes.as_slice(), &[0]].concat()).is_err());
     let mut newer = bytes.clone();
     newer[4] += 1;
-    assert!(matches!(flow.restore(&newer), Err(StateError::Version(2))));
+    assert!(matches!(flow.restore(&newer), Err(StateError::Read(FrameError::Version { found: 2, .. }))));
     assert!(flow.save().unwrap() == super::tests::flow(SMALL).save().unwrap(), "an error changes nothing");
     flow.restore(&bytes).unwrap();
 }
@@ -340,7 +341,7 @@ fn damaged_bytes_are_refused() {
 /// Bytes that somebody has made, with a checksum that is right: whatever they say, nothing panics, now or later.
 #[test]
 fn hostile_bytes_are_refused_or_harmless() {
-    let raw = write(&unpack(&small().save().unwrap()).unwrap());
+    let raw = write(&unpack::<State>(&small().save().unwrap()).unwrap());
     let (mut fresh, mut taken) = (flow(SMALL), 0);
     for at in 0..raw.len() {
         for to in [raw[at] ^ 1, raw[at] ^ 0x80, 0, 0xff] {

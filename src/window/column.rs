@@ -7,6 +7,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// The values of one column, in order.
@@ -37,6 +38,26 @@ impl Column {
             Self::Float(values) => values.len(),
             Self::Bool(values) => values.len(),
             Self::Text(values) => values.len(),
+        }
+    }
+
+    /// A value as an alert's label shows it: null and the empty text are one.
+    pub(super) fn label(&self, at: usize) -> Cow<'_, str> {
+        match self {
+            Self::Int(values) => values[at].map_or(Cow::Borrowed(""), |value| Cow::Owned(value.to_string())),
+            Self::Float(values) => values[at].map_or(Cow::Borrowed(""), |value| Cow::Owned(value.to_string())),
+            Self::Bool(values) => values[at].map_or("", |value| if value { "true" } else { "false" }).into(),
+            Self::Text(values) => values[at].as_deref().unwrap_or_default().into(),
+        }
+    }
+
+    /// The values from `rows`, in that order.
+    pub(super) fn select(&self, rows: &[usize]) -> Self {
+        match self {
+            Self::Int(values) => Self::Int(rows.iter().map(|at| values[*at]).collect()),
+            Self::Float(values) => Self::Float(rows.iter().map(|at| values[*at]).collect()),
+            Self::Bool(values) => Self::Bool(rows.iter().map(|at| values[*at]).collect()),
+            Self::Text(values) => Self::Text(rows.iter().map(|at| values[*at].clone()).collect()),
         }
     }
 

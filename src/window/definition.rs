@@ -109,6 +109,27 @@ impl Definition {
         }
     }
 
+    /// Places the records of `batch` whatever the clock says: whether they are late is for others to decide.
+    pub(super) fn gather(&mut self, batch: &EventBatch) {
+        if batch.rows.num_rows() == 0 {
+            return;
+        }
+        let prepared = Batch::new(&self.plan, &self.converter, &batch.rows, &mut self.failed_total);
+        let stamps = batch.stamps();
+        for row in 0..batch.rows.num_rows() {
+            if prepared.condition.as_ref().is_none_or(|condition| condition.value(row)) {
+                self.place(stamps.value(row).clamp(-FARTHEST, FARTHEST), &prepared, row);
+            }
+        }
+    }
+
+    /// Takes out all that is open, and lets go of its groups: (group, pane, states), the groups by number.
+    pub(super) fn take_open(&mut self) -> Vec<(u32, i64, Box<[State]>)> {
+        let panes = std::mem::take(&mut self.panes);
+        self.next_close = i64::MAX;
+        panes.into_iter().flat_map(|(start, pane)| pane.into_iter().map(move |(group, s)| (group, start, s))).collect()
+    }
+
     /// The stream's clock has come to `clock`.
     pub(super) fn advance(&mut self, clock: i64, closed: &mut Vec<(i64, RecordBatch)>) {
         let watermark = clock.clamp(-FARTHEST, FARTHEST) - self.plan.lateness;
@@ -143,31 +164,43 @@ impl Definition {
     }
 
     fn place(&mut self, stamp: i64, batch: &Batch, row: usize) {
+        let Some(states) = self.admit(stamp, batch.key(row), 1) else { return };
+        for (state, slot) in states.iter_mut().zip(&batch.slots) {
+            if slot.selected.as_ref().is_none_or(|selected| selected.value(row)) {
+                state.add(&slot.values, row);
+            }
+        }
+    }
+
+    /// Takes in what another daemon has gathered of a group in the pane at `pane`: `records`, one at least.
+    pub(super) fn place_gathered(&mut self, pane: i64, key: &[u8], gathered: &[State], records: u64) {
+        let Some(states) = self.admit(pane, key, records) else { return };
+        states.iter_mut().zip(gathered).for_each(|(own, other)| own.merge(other));
+    }
+
+    /// The states that `records` of a group with the time `stamp` (or of its whole pane) go into; `None` when they are
+    /// too late for all windows, or there is no room.
+    fn admit(&mut self, stamp: i64, key: &[u8], records: u64) -> Option<&mut [State]> {
         // The windows that hold `stamp` start from `oldest` to `newest`.
         let newest = floor(stamp, self.plan.every);
         let oldest = floor(stamp - self.plan.size, self.plan.every) + self.plan.every;
         if let Some(watermark) = self.watermark
             && oldest + self.plan.size <= watermark
         {
-            self.late_total += 1;
+            self.late_total += records;
             let last_closed = floor(watermark - self.plan.size, self.plan.every);
-            self.ledger.late(&self.plan, oldest, newest.min(last_closed), batch.key(row));
+            self.ledger.late(&self.plan, oldest, newest.min(last_closed), key, records as i64);
             if newest <= last_closed {
-                return;
+                return None;
             }
         }
-        let (pane, key) = (floor(stamp, self.plan.pane), batch.key(row));
+        let pane = floor(stamp, self.plan.pane);
         let room = self.groups.held() < self.state_cap || self.has_state(pane, key);
         let Some(group) = room.then(|| self.groups.number(key)).flatten() else {
-            self.overflow_total += 1;
-            return;
+            self.overflow_total += records;
+            return None;
         };
-        let states = self.states(pane, group);
-        for (state, slot) in states.iter_mut().zip(&batch.slots) {
-            if slot.selected.as_ref().is_none_or(|selected| selected.value(row)) {
-                state.add(&slot.values, row);
-            }
-        }
+        Some(self.states(pane, group))
     }
 
     fn has_state(&self, pane: i64, key: &[u8]) -> bool {

@@ -1,6 +1,7 @@
 //! [`Windows`]: all definitions of a pipeline over one stream of events.
 
 use super::definition::{Caps, Definition};
+use super::gathered::{self, Gathered};
 use super::plan::Plan;
 use super::saved::{Restoring, Resumed, save};
 use crate::limits;
@@ -9,6 +10,7 @@ use crate::record::sample::WindowRows;
 use crate::record::state::{Damaged, SavedPart};
 use crate::time::EventTime;
 use arrow::array::RecordBatch;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// The windows of one pipeline.
@@ -20,6 +22,12 @@ pub struct Windows {
 impl Windows {
     pub fn new(plans: Vec<Plan>) -> Self {
         Self::with_caps(plans, Caps { groups: limits::GROUPS_PER_WINDOW, states: limits::STATES_PER_WINDOW })
+    }
+
+    /// Windows that only gather, with room for a batch more than is gathered between two seals: nothing is dropped here that there
+    /// is room for where it is merged.
+    pub fn gathering(plans: Vec<Plan>) -> Self {
+        Self::with_caps(plans, Caps { groups: 2 * limits::GROUPS_PER_WINDOW, states: 2 * limits::STATES_PER_WINDOW })
     }
 
     pub(super) fn with_caps(plans: Vec<Plan>, caps: Caps) -> Self {
@@ -35,6 +43,45 @@ impl Windows {
                 definition.advance(clock.micros(), closed);
             }
         })
+    }
+
+    /// Places the records of `batch` and closes nothing: when is for whoever merges what was gathered.
+    pub fn gather(&mut self, batch: &EventBatch) {
+        self.definitions.iter_mut().for_each(|definition| definition.gather(batch));
+    }
+
+    /// Takes out all that was gathered, for each of `partitions` those groups that are its; the same group always goes to the same one.
+    /// Of each definition there is at least one part, so that who merges knows what was gathered; and as many as it takes for none to
+    /// be larger than `most` bytes and the states of one group.
+    ///
+    /// # Panics
+    /// When a definition is not [shared](Plan::shared).
+    pub fn take_gathered(&mut self, partitions: NonZeroU32, most: usize) -> Vec<Vec<SavedPart>> {
+        let mut all = vec![Vec::new(); partitions.get() as usize];
+        self.definitions.iter_mut().for_each(|definition| gathered::take(definition, most, &mut all));
+        all
+    }
+
+    /// How much was gathered: states, one for each group and each pane that holds it.
+    pub fn gathered(&self) -> usize {
+        self.definitions.iter().map(|definition| definition.groups.held()).sum()
+    }
+
+    /// Reads what other daemons have gathered.
+    ///
+    /// # Errors
+    /// When a part of a definition that is as it is here cannot be read.
+    pub fn read_gathered(&self, parts: &[SavedPart]) -> Result<Gathered, Damaged> {
+        Gathered::read(&self.definitions, parts)
+    }
+
+    /// Takes in what others have gathered of records up to the time `newest`. The clock is moved by [`Self::advance`], behind it.
+    /// A definition that the others don't have as it is here misses these records: its rows are provisional up to that time.
+    ///
+    /// # Panics
+    /// When it was read for other definitions.
+    pub fn merge(&mut self, gathered: Gathered, newest: Option<EventTime>) {
+        gathered.apply(&mut self.definitions, newest.map(EventTime::micros));
     }
 
     /// Moves the clock where there are no records to do so, and returns the windows that this closed.

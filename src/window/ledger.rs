@@ -43,8 +43,8 @@ impl Ledger {
         self.closed.entry(start).or_default().rows = Some(rows);
     }
 
-    /// Notes a record of group `key` that missed the windows starting from `first` to `last`, `every` apart.
-    pub(super) fn late(&mut self, plan: &Plan, first: i64, last: i64, key: &[u8]) {
+    /// Notes `records` of group `key` that missed the windows starting from `first` to `last`, `every` apart.
+    pub(super) fn late(&mut self, plan: &Plan, first: i64, last: i64, key: &[u8], records: i64) {
         // Starts are multiples of `every`, and so is the first one behind what was drained.
         let undrained = self.drained_through.map_or(first, |through| {
             let after = through - plan.size;
@@ -54,10 +54,10 @@ impl Ledger {
         while start <= last {
             let known = self.closed.get_mut(&start).and_then(|closed| closed.late.get_mut(key));
             if let Some(count) = known {
-                *count += 1;
+                *count += records;
             } else if self.entries < self.cap {
                 self.entries += 1;
-                self.closed.entry(start).or_default().late.insert(key.into(), 1);
+                self.closed.entry(start).or_default().late.insert(key.into(), records);
             }
             start += plan.every;
         }

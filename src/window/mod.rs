@@ -7,12 +7,17 @@
 //! They don't depend on restarts either: [`Windows::save`] gives all that open windows hold, [`Windows::read`] and
 //! [`Windows::resume`] go on with it. A definition that was changed in between begins anew, and its rows are `provisional` as long as they may
 //! miss records that were read before.
+//!
+//! Several daemons may share the work: some *gather* ([`Windows::gather`]) records of their partitions in panes, without closing
+//! anything, and hand out what they have gathered ([`Windows::take_gathered`]); others *merge* it ([`Windows::merge`]) and close
+//! windows by a clock over all partitions. As each state is a function of the multiset of values, what comes out is what one would have had.
 
 mod column;
 mod definition;
 mod distinct;
 mod engine;
 mod function;
+mod gathered;
 mod groups;
 mod ledger;
 mod plan;
@@ -22,9 +27,12 @@ mod render;
 mod saved;
 mod state;
 #[cfg(test)]
+mod gathered_tests;
+#[cfg(test)]
 mod tests;
 
 pub use engine::Windows;
+pub use gathered::Gathered;
 pub use plan::Plan;
 pub use saved::{Restoring, Resumed};
 

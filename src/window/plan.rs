@@ -4,7 +4,7 @@ use super::function::{Aggregate, Class, Read, resolve};
 use super::state::Keep;
 use super::{Config, Kind};
 use crate::expression::{Compiler, Expression};
-use crate::limits::{PANES_PER_WINDOW, WINDOW_SPAN};
+use crate::limits::{PANES_PER_WINDOW, PARTIAL_SKETCHES, WINDOW_SPAN};
 use crate::place::{Located, Problem, did_you_mean};
 use crate::record::sample::{WindowSchema, columns};
 use crate::record::schema::{ColumnType, Schema};
@@ -52,6 +52,8 @@ pub struct Plan {
     pub(super) inner: SchemaRef,
     pub(super) group_names: Vec<String>,
     pub(super) schema: SchemaRef,
+    /// The slot that counts a group's records, where several daemons gather them.
+    pub(super) counted: Option<usize>,
     /// Of all that shapes the state of open windows; not of derived values, which are computed when a window closes.
     pub(super) fingerprint: Fingerprint,
 }
@@ -62,6 +64,30 @@ impl Plan {
         let slots = self.slots.iter().flat_map(|slot| slot.argument.iter().map(|(sql, _)| sql).chain(&slot.filter));
         let expressions = slots.chain(&self.condition).flat_map(Expression::columns);
         expressions.chain(&self.group_names).map(String::as_str)
+    }
+
+    /// The same window, gathered by several daemons: how many records a group has is counted, so that all of them can be told as
+    /// late. What was kept under the window as it was is not gone on with.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        let counts = |slot: &Slot| slot.keep == Keep::Count && slot.argument.is_none() && slot.filter.is_none();
+        let at = self.slots.iter().position(counts).unwrap_or(self.slots.len());
+        if at == self.slots.len() {
+            self.slots.push(Slot { keep: Keep::Count, argument: None, filter: None });
+        }
+        self.counted = Some(at);
+        self.fingerprint = self.fingerprint.with("shared");
+        self
+    }
+
+    /// What is wrong with the window where several daemons share it: what it keeps of one group must fit into a message.
+    pub fn check_shared(&self) -> Option<String> {
+        let sketches = self.slots.iter().filter(|slot| matches!(slot.keep, Keep::Quantiles | Keep::Distinct)).count();
+        let most = PARTIAL_SKETCHES;
+        let name = &self.name;
+        (sketches > most).then(|| {
+            format!("cannot share window `{name}` among daemons, it has {sketches} different quantiles and distinct counts, at most {most}")
+        })
     }
 
     /// What the rows of this window look like.
@@ -112,6 +138,7 @@ impl Config {
             derive,
             schema: result_schema(&inner),
             inner,
+            counted: None,
             fingerprint: Fingerprint::default(),
         };
         plan.fingerprint = fingerprint(&plan, schema);

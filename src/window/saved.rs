@@ -238,7 +238,7 @@ impl SavedClosed {
     }
 }
 
-const UNKNOWN_GROUP: Damaged = Damaged("it names a group that isn't there");
+pub(super) const UNKNOWN_GROUP: Damaged = Damaged("it names a group that isn't there");
 
 fn head(bytes: &[u8]) -> Result<(Head, &[u8]), Damaged> {
     let (watermark, rest) = read_first::<Head>(bytes)?;
@@ -247,13 +247,18 @@ fn head(bytes: &[u8]) -> Result<(Head, &[u8]), Damaged> {
 }
 
 /// Whether adding a window's length to a time of a definition is sure not to overflow.
-fn in_range(time: Option<i64>) -> Result<(), Damaged> {
+pub(super) fn in_range(time: Option<i64>) -> Result<(), Damaged> {
     let near = time.is_none_or(|time| time.unsigned_abs() <= THE_END.unsigned_abs());
     Damaged::unless(near, "it has a time that no clock comes to")
 }
 
 /// The keys of all groups.
-fn keys(plan: &Plan, converter: &RowConverter, columns: Vec<Column>, count: usize) -> Result<Vec<Box<[u8]>>, Damaged> {
+pub(super) fn keys(
+    plan: &Plan,
+    converter: &RowConverter,
+    columns: Vec<Column>,
+    count: usize,
+) -> Result<Vec<Box<[u8]>>, Damaged> {
     Damaged::unless(columns.len() == plan.groups.len(), "its groups have other columns than the definition")?;
     if columns.is_empty() {
         Damaged::unless(count <= 1, "it has groups without columns")?;

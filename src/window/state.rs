@@ -119,6 +119,11 @@ impl State {
         }
     }
 
+    /// How many records it has counted; `None` when it keeps something else.
+    pub(super) fn counted(&self) -> Option<u64> {
+        if let Self::Count(count) = self { u64::try_from(*count).ok() } else { None }
+    }
+
     /// Takes in what another pane has seen.
     pub(super) fn merge(&mut self, other: &Self) {
         match (self, other) {

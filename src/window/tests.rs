@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use std::sync::Arc;
 
 /// (ts in ms, path, status, latency)
-type Record = (i64, Option<&'static str>, Option<i64>, Option<f64>);
+pub(super) type Record = (i64, Option<&'static str>, Option<i64>, Option<f64>);
 
 fn column(name: &str, kind: ColumnType) -> Column {
     Column::new(name, kind)
@@ -28,7 +28,7 @@ fn schema() -> Schema {
     Schema::new("test", 1, BUILT_IN.into_iter().chain(own).map(|(name, kind)| column(name, kind)).collect())
 }
 
-fn entries(pairs: &[(&str, &str)]) -> Entries<Located<String>> {
+pub(super) fn entries(pairs: &[(&str, &str)]) -> Entries<Located<String>> {
     let at = |text: &str| Located::nowhere(text.to_owned());
     Entries(pairs.iter().map(|(name, sql)| (at(name), at(sql))).collect())
 }
@@ -37,7 +37,7 @@ fn span(text: &str) -> Span {
     text.parse().unwrap()
 }
 
-fn config(size: &str, every: Option<&str>, lateness: &str, aggregate: &[(&str, &str)]) -> Config {
+pub(super) fn config(size: &str, every: Option<&str>, lateness: &str, aggregate: &[(&str, &str)]) -> Config {
     Config {
         name: Located::nowhere("w".to_owned()),
         kind: if every.is_some() { Kind::Sliding } else { Kind::Tumbling },
@@ -51,18 +51,18 @@ fn config(size: &str, every: Option<&str>, lateness: &str, aggregate: &[(&str, &
     }
 }
 
-fn build(config: &Config) -> Result<Plan, Vec<Problem>> {
+pub(super) fn build(config: &Config) -> Result<Plan, Vec<Problem>> {
     config.build(&schema(), &Compiler::default())
 }
 
 /// Makes batches whose clock is the running maximum, as that of a single partition.
 #[derive(Default)]
-struct Feed {
+pub(super) struct Feed {
     clock: Option<i64>,
 }
 
 impl Feed {
-    fn batch(&mut self, records: &[Record]) -> EventBatch {
+    pub(super) fn batch(&mut self, records: &[Record]) -> EventBatch {
         let schema = schema();
         let stamps: Vec<i64> = records.iter().map(|r| r.0 * 1_000).collect();
         let mut columns: Vec<ArrayRef> =
@@ -91,12 +91,12 @@ impl Feed {
     }
 }
 
-fn at(ms: i64) -> Record {
+pub(super) fn at(ms: i64) -> Record {
     (ms, Some("/a"), Some(200), Some(1.0))
 }
 
 /// Rows as `start..end group value … late`, times in ms.
-fn show(windows: &[WindowRows]) -> Vec<String> {
+pub(super) fn show(windows: &[WindowRows]) -> Vec<String> {
     let mut lines = Vec::new();
     for window in windows {
         let text = pretty_format_batches(std::slice::from_ref(&window.rows)).unwrap().to_string();
@@ -117,7 +117,7 @@ fn check(config: &Config, records: &[Record], closed: &[&str], at_end: &[&str]) 
     windows
 }
 
-const COUNT: &[(&str, &str)] = &[("n", "count(*)")];
+pub(super) const COUNT: &[(&str, &str)] = &[("n", "count(*)")];
 
 #[test]
 fn windows_are_half_open_and_close_at_their_end() {
@@ -322,7 +322,7 @@ fn two_definitions() -> Vec<Plan> {
     vec![build(&config("1s", None, "300ms", &all)).unwrap(), build(&sliding).unwrap()]
 }
 
-fn records() -> impl Strategy<Value = Vec<Record>> {
+pub(super) fn records() -> impl Strategy<Value = Vec<Record>> {
     let path = prop_oneof![Just(Some("/a")), Just(Some("/b")), Just(None)];
     let status = prop_oneof![Just(Some(200)), Just(Some(500)), Just(None)];
     let record = (-800i64..800, path, status, prop::option::of(0.0..1e4f64));

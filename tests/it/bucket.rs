@@ -11,17 +11,18 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server that is killed with the test, by its process id.
-struct Minio {
+pub struct Minio {
     child: Child,
     port: u16,
-    folder: PathBuf,
+    /// Where it keeps its buckets.
+    pub folder: PathBuf,
     /// The authority that signed its certificate, where it has one.
     ca: Option<PathBuf>,
 }
 
 impl Minio {
     /// `None` where MinIO could not be built, which tests/run.sh says in its last lines.
-    fn start(folder: &Path) -> Option<Self> {
+    pub fn start(folder: &Path) -> Option<Self> {
         Self::start_with(folder, false)
     }
 
@@ -50,7 +51,7 @@ impl Minio {
     }
 
     /// headrig with this server in its environment.
-    fn headrig(&self) -> Command {
+    pub fn headrig(&self) -> Command {
         let mut command = headrig();
         command.env("AWS_ENDPOINT", self.endpoint()).env("AWS_ALLOW_HTTP", "true");
         command.env("AWS_ACCESS_KEY_ID", "headrig").env("AWS_SECRET_ACCESS_KEY", "headrig-secret");
@@ -58,7 +59,7 @@ impl Minio {
         command
     }
 
-    fn make_bucket(&self, name: &str) {
+    pub fn make_bucket(&self, name: &str) {
         until(PATIENCE, || self.curl(&["-X", "PUT"], name).status.success());
     }
 

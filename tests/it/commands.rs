@@ -41,6 +41,8 @@ fn check_accepts_what_is_shipped_and_prints_json_on_request() {
         "pipelines/fly.yaml",
         "pipelines/fly-nats.yaml",
         "pipelines/kafka.yaml",
+        "pipelines/kept-local.yaml",
+        "pipelines/kept-s3.yaml",
         "pipelines/s3.yaml",
     ];
     assert_exit(&headrig().arg("check").args(files).output().unwrap(), 0);

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// The unpacked input and its truth, or `None` where somebody has said that it is missing.
 #[expect(clippy::print_stderr, reason = "what was not tested must be told")]
-fn shared() -> Option<(PathBuf, PathBuf)> {
+pub fn shared() -> Option<(PathBuf, PathBuf)> {
     let data = project().join("../shared/data");
     let (packed, truth) = (data.join("fly-2h.ndjson.zst"), data.join("fly-2h.truth.json"));
     if !packed.exists() {

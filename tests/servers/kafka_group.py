@@ -1,7 +1,9 @@
 """Several daemons in one Kafka group over one archive, with a real broker: is every record there exactly once?
 
     kafka_group.py rebalance       a second daemon comes while records do, and goes again
-    kafka_group.py kills           two daemons, each killed KILLS times at random moments, and one restart of the broker
+    kafka_group.py kills           two daemons that share windows, each killed KILLS times at random moments, and one restart of the broker:
+                                   are windows and alerts those of a single clean run, too?
+    kafka_group.py figures         1, 2 and 4 daemons over one full topic, with windows of their own and with shared ones: CPU, time, bytes
     kafka_group.py zombie          a daemon is held (SIGSTOP) for longer than its session, and goes on
 
 Needs DuckDB, and the program in HEADRIG. EVENTS, RATE, KILLS and SEED change what is done; with one SEED the pauses between kills
@@ -10,6 +12,7 @@ Ends with 0 and a line `ok …`, or says what was wrong, shows the logs and ends
 """
 
 import glob
+import json
 import os
 import random
 import signal
@@ -27,6 +30,7 @@ KILLS = int(os.environ.get("KILLS", "6"))
 RATE = int(os.environ.get("RATE", "6000"))
 SEED = int(os.environ.get("SEED", "1"))
 PARTITIONS = 6
+FLUSH = os.environ.get("FLUSH", "5s")
 # The session of a member, which is how long a group waits for one that was killed and not started again, is 10 s.
 SESSION = 10
 # What any single step may take on a busy machine.
@@ -52,6 +56,20 @@ decode: {{ envelope: fly, schema: access }}
 archive: {{ url: "{archive}", flush: {{ every: 300ms, rows: 20000 }} }}
 server: {{ listen: "127.0.0.1:0" }}
 """
+
+# Windows over all partitions, and alerts on them; with `shared` several daemons merge them.
+WINDOWS = """
+windows:
+  - {{ name: route, kind: tumbling, size: 5s, lateness: 20s, group_by: [path], where: status is not null,
+      aggregate: {{ requests: count(*), errors: "count(*) filter (where status >= 500)", p95_ms: "quantile(latency_ms, 0.95)", mean_ms: avg(latency_ms) }},
+      derive: {{ error_rate: errors / requests }} }}
+  - {{ name: everything, kind: sliding, size: 15s, every: 5s, lateness: 20s, aggregate: {{ lines: count(*), paths: count_distinct(path), ids: count_distinct(request_id) }} }}
+alerts:
+  - {{ alert: Errors, on: route, when: error_rate > 0.2, for: 5s, annotations: {{ summary: "{{{{ $labels.path }}}}: {{{{ $values.error_rate }}}}" }} }}
+  - {{ alert: Seventh, on: route, when: requests % 7 = 0, labels: {{ path_length: "{{{{ len $labels.path }}}}" }} }}
+  - {{ alert: Busy, on: everything, when: lines > 20, labels: {{ severity: info }} }}
+"""
+SHARED = "repartition: {{ partitions: 5 }}\n"
 
 started = time.monotonic()
 
@@ -104,16 +122,18 @@ class Daemon:
         self.name, self.pipeline = name, pipeline
         self.data, self.log = os.path.join(folder, name), os.path.join(folder, name + ".log")
         self.kills = self.taken = 0
+        # Alerts that it tells on its standard output.
+        self.told = os.path.join(folder, name + ".alerts")
         self.process = None
         # Whether the broker is being restarted; where its log was when it was started.
         self.may_be_unreachable, self.from_here = False, 0
 
     def start(self):
-        with open(self.log, "a") as log:
+        with open(self.log, "a") as log, open(self.told, "a") as told:
             self.from_here = log.tell()
             self.process = subprocess.Popen(
                 [HEADRIG, "run", "--data-dir", self.data, self.pipeline],
-                stdout=subprocess.DEVNULL,
+                stdout=told,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 env=os.environ | {"HEADRIG_LOG": os.environ.get("HEADRIG_LOG", "info")},
@@ -184,14 +204,15 @@ class Reader(threading.Thread):
 class Stage:
     """All that a scenario needs."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, more=""):
         self.folder = folder
         self.archive = os.path.join(folder, "archive")
         self.broker = Broker(os.path.join(folder, "kafka"))
         self.broker.create(folder, "shared", PARTITIONS)
         pipeline = os.path.join(folder, "pipeline.yaml")
         with open(pipeline, "w") as file:
-            file.write(PIPELINE.format(broker=self.broker.address, topic="shared", archive=self.archive))
+            file.write((PIPELINE + more).format(broker=self.broker.address, topic="shared", archive=self.archive))
+        self.pipeline = pipeline
         self.a, self.b = Daemon(folder, "a", pipeline), Daemon(folder, "b", pipeline)
         self.reader = Reader(self.archive)
         self.reader.start()
@@ -205,7 +226,7 @@ class Stage:
         self.produced += events
         command = [HEADRIG, "generate", "--events", str(events), "--seed", str(self.seed)]
         command += ["--output", f"kafka://{self.broker.address}/shared"]
-        command += ["--rate", str(rate), "--pace"] if rate else []
+        command += ["--rate", str(rate), "--pace", "--incident"] if rate else []
         self.producers.append(subprocess.Popen(command))
 
     def until(self, what, condition, daemons=()):
@@ -224,6 +245,42 @@ class Stage:
             if producer.wait(PATIENCE + 2 * EVENTS / RATE) != 0:
                 raise Failure("a producer failed")
         self.until("all rows are there", lambda: self.reader.count()[0] >= self.produced, daemons)
+
+    def compare_windows(self):
+        """Closes what is open, reads all once more alone, and compares windows and alerts row by row. Returns how many there are."""
+        clean, file = os.path.join(self.folder, "clean"), os.path.join(self.folder, "clean.yaml")
+        with open(file, "w") as text:
+            text.write((PIPELINE + WINDOWS).format(broker=self.broker.address, topic="shared", archive=clean))
+        told = {}
+        for name, pipeline in ("last", self.pipeline), ("clean", file):
+            command = [HEADRIG, "run", "--once", "--data-dir", os.path.join(self.folder, name), pipeline]
+            ran = subprocess.run(command, capture_output=True, text=True)
+            if ran.returncode != 0:
+                raise Failure(f"the {name} run ended with {ran.returncode}: {ran.stderr[-3000:]}")
+            told[name] = {json.loads(line)["id"] for line in ran.stdout.splitlines()}
+        counts = []
+        for table in "windows/name=route", "windows/name=everything", "alerts":
+            rows = [self.table(archive, table) for archive in (self.archive, clean)]
+            if rows[0] != rows[1]:
+                only = [sorted(set(rows[at]) - set(rows[1 - at]))[:5] for at in (0, 1)]
+                raise Failure(f"{table}: {len(rows[0])} rows, {len(rows[1])} of a clean run\nonly here: {only[0]}\nonly there: {only[1]}")
+            counts.append(len(rows[0]))
+        here = told["last"]
+        for daemon in self.a, self.b:
+            with open(daemon.told) as lines:
+                # One that was killed may have been cut off within a line.
+                here |= {json.loads(line)["id"] for line in lines if line.endswith("}\n") and line.startswith("{")}
+        if here != told["clean"]:
+            raise Failure(f"{len(here)} alert events were told, {len(told['clean'])} by a clean run; {len(here ^ told['clean'])} differ")
+        return counts
+
+    def table(self, archive, table):
+        files = glob.glob(f"{archive}/{table}/**/*.parquet", recursive=True)
+        connection = duckdb.connect(config={"threads": 1})
+        columns = "* replace (" + ", ".join(f"{c}::varchar as {c}" for c in ("window_start", "window_end")) + ")"
+        if table == "alerts":
+            columns = "* replace (" + ", ".join(f"{c}::varchar as {c}" for c in ("window_start", "window_end", "starts_at", "ends_at")) + ")"
+        return sorted(map(repr, connection.sql(f"select {columns} from read_parquet({files}, union_by_name=true)").fetchall()))
 
     def verdict(self, *words):
         self.reader.ended.set()
@@ -301,8 +358,43 @@ def kills(stage):
     for daemon in daemons:
         daemon.mind()
         daemon.stop()
-    told = (f"{d.name} killed {d.kills} times, stopped {d.taken} times as its partitions were claimed;" for d in daemons)
+    told = [f"{d.name} killed {d.kills} times, stopped {d.taken} times as its partitions were claimed;" for d in daemons]
+    say("reading all once more, alone")
+    routes, everything, alerts = stage.compare_windows()
+    if not alerts:
+        raise Failure("no alert fired: that shows nothing of them")
+    told.append(f"{routes + everything} rows of windows and {alerts} alert events as in a clean run;")
     stage.verdict(*told, "broker restarted once")
+
+
+def figures(stage):
+    """Not a test: prints a line a run."""
+    stage.produce(EVENTS)
+    for producer in stage.producers:
+        producer.wait()
+    stage.reader.ended.set()
+    print("daemons windows    rows/s  CPU s/million  bytes in the topic")
+    for count in 1, 2, 4:
+        for way, more in ("own", WINDOWS), ("shared", WINDOWS + SHARED):
+            name = f"{way}{count}"
+            archive, file = os.path.join(stage.folder, name), os.path.join(stage.folder, name + ".yaml")
+            text = (PIPELINE + more).replace("group: shared", f"group: {name}").replace("pipeline: p", f"pipeline: {name}")
+            with open(file, "w") as pipeline:
+                pipeline.write(text.replace("every: 300ms, rows: 20000", f"every: {FLUSH}").format(broker=stage.broker.address, topic="shared", archive=archive))
+            reader, daemons = Reader(archive), [Daemon(stage.folder, f"{name}-{number}", file) for number in range(count)]
+            began = time.monotonic()
+            for daemon in daemons:
+                daemon.start()
+            stage.until("all rows are there", lambda: reader.count()[0] >= EVENTS)
+            took, cpu = time.monotonic() - began, 0
+            for daemon in daemons:
+                daemon.process.send_signal(signal.SIGTERM)
+                _, status, usage = os.wait4(daemon.process.pid, 0)
+                daemon.process.returncode = os.waitstatus_to_exitcode(status)
+                cpu += usage.ru_utime + usage.ru_stime
+            logs = glob.glob(os.path.join(stage.folder, "kafka", "data", f"headrig.{name}.windows-*", "*.log"))
+            bytes_ = sum(map(os.path.getsize, logs))
+            print(f"{count:7} {way:8} {EVENTS / took:8.0f} {cpu * 1e6 / EVENTS:14.2f} {bytes_:15}", flush=True)
 
 
 def zombie(stage):
@@ -328,9 +420,9 @@ def zombie(stage):
 
 
 def main():
-    scenario = {"rebalance": rebalance, "kills": kills, "zombie": zombie}[sys.argv[1]]
+    scenario = {"rebalance": rebalance, "kills": kills, "zombie": zombie, "figures": figures}[sys.argv[1]]
     with tempfile.TemporaryDirectory(dir=os.environ.get("KAFKA_GROUP_DIR")) as folder:
-        stage = Stage(folder)
+        stage = Stage(folder, WINDOWS + SHARED if scenario is kills else "")
         try:
             scenario(stage)
         except (Failure, subprocess.TimeoutExpired) as failure:

@@ -50,6 +50,14 @@ pub enum BrokerError {
     Gone,
     #[error("cannot read from Kafka: {reason}")]
     Read { reason: String },
+    #[error(
+        "cannot use the Kafka topic {topic:?} for windows, it has {found} partitions and `repartition.partitions` says {wanted}"
+    )]
+    Partitions { topic: String, found: usize, wanted: u32 },
+    #[error("cannot make the Kafka topic {topic:?}: {reason}")]
+    Create { topic: String, reason: String },
+    #[error("cannot write to the Kafka topic {topic:?}: {reason}")]
+    Write { topic: String, reason: String },
 }
 
 impl BrokerError {
@@ -79,6 +87,15 @@ impl BrokerError {
                 "retention was faster than headrig, or the topic was made anew; start headrig again: it says how much is missing, or refuses a new topic"
             }
             Self::Read { .. } => "what was stored is safe; the log says more",
+            Self::Partitions { .. } => {
+                "the number is part of where a window's groups are, and never changes: say the topic's own, or name another topic (windows that are open begin anew)"
+            }
+            Self::Create { .. } => {
+                "let the user make topics (Kafka's ACLs), or make it by hand with as many partitions as `repartition.partitions` says"
+            }
+            Self::Write { .. } => {
+                "let the user write to the topic (Kafka's ACLs); what was sealed is safe and is written at the next start"
+            }
         };
         text.to_owned()
     }
@@ -269,10 +286,8 @@ pub(super) fn first_extent(
 /// # Errors
 /// When librdkafka doesn't take the settings, or cannot read a file that they name.
 pub(super) fn client(config: &KafkaConfig, instance: Option<&str>) -> Result<Client, BrokerError> {
-    let mut settings = ClientConfig::new();
-    settings.set("bootstrap.servers", &config.brokers.value);
+    let mut settings = connection(config);
     settings.set("group.id", &config.group.value);
-    settings.set("client.id", "headrig");
     if let Some(instance) = instance {
         settings.set("group.instance.id", instance);
     }
@@ -290,6 +305,14 @@ pub(super) fn client(config: &KafkaConfig, instance: Option<&str>) -> Result<Cli
     settings.set("fetch.max.bytes", limits::KAFKA_FETCH_BYTES.to_string());
     // With the default of a second a full queue would be empty for most of the time.
     settings.set("fetch.queue.backoff.ms", "10");
+    settings.create_with_context(Desk::default()).map_err(|error| BrokerError::Settings { reason: reason(&error) })
+}
+
+/// How brokers are reached, for clients of all kinds.
+pub(super) fn connection(config: &KafkaConfig) -> ClientConfig {
+    let mut settings = ClientConfig::new();
+    settings.set("bootstrap.servers", &config.brokers.value);
+    settings.set("client.id", "headrig");
     settings.set("reconnect.backoff.max.ms", "2000");
     settings.set("socket.keepalive.enable", "true");
     let (tls, sasl) = (config.tls.is_some(), config.sasl.is_some());
@@ -320,15 +343,15 @@ pub(super) fn client(config: &KafkaConfig, instance: Option<&str>) -> Result<Cli
         settings.set("sasl.username", &sasl.username.value);
         settings.set("sasl.password", &sasl.password.0);
     }
-    settings.create_with_context(Desk::default()).map_err(|error| BrokerError::Settings { reason: reason(&error) })
+    settings
 }
 
-fn millis(span: Span) -> String {
+pub(super) fn millis(span: Span) -> String {
     (span.micros() / 1_000).to_string()
 }
 
 /// What librdkafka says, without the type's own words where it has any.
-fn reason(error: &KafkaError) -> String {
+pub(super) fn reason(error: &KafkaError) -> String {
     match error {
         KafkaError::ClientCreation(reason) => reason.clone(),
         KafkaError::ClientConfig(_, reason, key, _) => format!("{reason} ({key})"),

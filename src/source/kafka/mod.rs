@@ -9,6 +9,7 @@
 //! - `handover`: partitions come from other daemons, by a claim, and go to them, behind a seal
 //! - `lane`, `offsets`: one partition, and its next batch
 //! - `broker`: the client, and whose fault an error is
+//! - `repartition`: the topic through which daemons of a group share windows
 //! - `topics`: what can be said of the settings from the text alone
 
 mod broker;
@@ -16,9 +17,11 @@ mod handover;
 mod lane;
 mod offsets;
 mod reading;
+mod repartition;
 mod topics;
 
 pub use broker::BrokerError;
+pub use repartition::{Publisher, Repartition, RepartitionConfig};
 pub(super) use topics::check;
 
 use super::outlet::blocking;

@@ -40,7 +40,7 @@ pub(crate) fn check(config: &KafkaConfig) -> Vec<Problem> {
     problems
 }
 
-fn is_topic(name: &str) -> bool {
+pub(super) fn is_topic(name: &str) -> bool {
     let known = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     !name.is_empty() && name.len() <= 249 && name.chars().all(known) && name != "." && name != ".."
 }

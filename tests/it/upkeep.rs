@@ -1,0 +1,133 @@
+//! An archive that is kept in shape while headrig is killed and while others read it: every row once, whenever somebody looks.
+//! `HEADRIG_KILLS=200` kills more often than the few times that are enough for every day.
+
+use crate::bucket::Minio;
+use crate::harness::{Running, assert_exit, headrig, pipeline, project, python, temporary, text, until};
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const LINES: u64 = 400;
+
+fn kills(usual: u64) -> u64 {
+    std::env::var("HEADRIG_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(usual)
+}
+
+/// A pipeline that seals often and keeps its archive in shape all the time; windows are old and expire.
+fn prepare(folder: &Path, url: &str, follow: bool) -> PathBuf {
+    let input = folder.join("in.ndjson");
+    pipeline(
+        folder,
+        &format!(
+            "pipeline: p\nsources: {{ in: {{ type: file, paths: [\"{}\"], follow: {follow} }} }}\n\
+             decode: {{ envelope: none, format: json, schema: access }}\n\
+             windows:\n  - {{ name: w, kind: tumbling, size: 10s, group_by: [path], aggregate: {{ n: count(*) }} }}\n\
+             archive:\n  url: \"{url}\"\n  audit: true\n  flush: {{ every: 300ms }}\n\
+             \x20 compact: {{ files: 2, size: 1MB, after: 1s, every: 1s, grace: 1s }}\n\
+             \x20 retain: {{ windows: {{ keep: 1d }} }}\nserver: {{ listen: \"${{HEADRIG_LISTEN}}\" }}\n",
+            input.display()
+        ),
+    )
+}
+
+/// Appends lines, each with an id of its own, and one that is none.
+fn append(folder: &Path, from: u64) {
+    let mut lines = String::from("no JSON\n");
+    for number in from..from + LINES {
+        let (minute, second) = ((number / 60) % 60, number % 60);
+        writeln!(
+            lines,
+            r#"{{"timestamp":"2026-05-06T{:02}:{minute:02}:{second:02}Z","event":"x","path":"/{}","request_id":"r{number}"}}"#,
+            (number / 3_600) % 24,
+            number % 7
+        )
+        .unwrap();
+    }
+    let file = OpenOptions::new().create(true).append(true).open(folder.join("in.ndjson"));
+    file.unwrap().write_all(lines.as_bytes()).unwrap();
+}
+
+/// Runs, kills at another moment each time, and reads on to the end. `changes` counts what upkeep has done so far.
+fn kill_often(folder: &Path, url: &str, kills: u64, command: impl Fn() -> Command, changes: impl Fn() -> u64) -> u64 {
+    let follow = prepare(folder, url, true);
+    let mut written = 0;
+    for number in 0..kills {
+        let before = changes();
+        append(folder, written);
+        written += LINES;
+        let mut running = Running::start(command().args(["run", "--data-dir"]).arg(folder.join("data")).arg(&follow));
+        until(PATIENCE, || changes() > before);
+        append(folder, written);
+        written += LINES;
+        std::thread::sleep(Duration::from_millis(300 + 97 * number % 2_000));
+        running.signal(rustix::process::Signal::KILL);
+        running.wait();
+    }
+    let last = prepare(folder, url, false);
+    let ended = command().args(["run", "--once", "--data-dir"]).arg(folder.join("data")).arg(last).output().unwrap();
+    assert_exit(&ended, 0);
+    let compacted = command().args(["compact", "--after", "0", "--grace", "0", url]).output().unwrap();
+    assert_exit(&compacted, 0);
+    written
+}
+
+fn assert_sound(command: &mut Command, url: &str, lines: u64, dead: u64) {
+    let verified = command.args(["verify", "--deep", "--audit", "--format", "json", url]).output().unwrap();
+    assert_exit(&verified, 0);
+    let report: serde_json::Value = serde_json::from_slice(&verified.stdout).unwrap();
+    let pipeline = &report["pipelines"][0];
+    assert_eq!((&pipeline["rows"]["data"], &pipeline["rows"]["dead"]), (&lines.into(), &dead.into()), "{report}");
+    assert!(pipeline["expired"]["windows"].as_u64().unwrap() > 0, "{report}");
+    assert!(pipeline["replaced"].as_u64().unwrap() > 0, "{report}");
+}
+
+#[test]
+fn a_folder_is_right_at_every_moment_while_it_is_kept_in_shape_and_headrig_killed() {
+    let folder = temporary();
+    let (archive, stop) = (folder.path().join("archive"), folder.path().join("stop"));
+    let url = archive.display().to_string();
+    // Something has to be there for a glob to find.
+    append(folder.path(), 1_000_000);
+    let once = prepare(folder.path(), &url, false);
+    assert_exit(&headrig().args(["run", "--once"]).arg(once).output().unwrap(), 0);
+    let script = project().join("tests/duckdb/polled.py");
+    let poller = python().arg(script).arg(&archive).arg(&stop).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let kills = kills(4);
+    let home = archive.join("_headrig/p");
+    let lines = kill_often(folder.path(), &url, kills, headrig, || changes(&home)) + LINES;
+    fs::write(&stop, b"").unwrap();
+    let polled = poller.unwrap().wait_with_output().unwrap();
+    assert_exit(&polled, 0);
+    let said = text(&polled.stdout);
+    assert!(said.starts_with("polls ") && !said.starts_with("polls 0 "), "{said}");
+    assert_sound(&mut headrig(), &url, lines, 2 * kills + 1);
+    assert!(fs::read_dir(archive.join("data/date=2026-05-06")).unwrap().count() <= 2, "all is one file, or nearly");
+    assert!(!archive.join("_headrig/p/replaced").is_dir() || walk(&archive.join("_headrig/p/replaced")) == 0);
+}
+
+/// How many changes upkeep has put, those that are folded away included.
+fn changes(home: &Path) -> u64 {
+    let count = |name: &str| fs::read_dir(home.join(name)).map_or(0, Iterator::count) as u64;
+    count("changes") + 64 * count("catalogues")
+}
+
+fn walk(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| if path.is_dir() { walk(&path) } else { 1 }).sum()
+}
+
+#[test]
+fn a_bucket_keeps_each_row_once_while_it_is_kept_in_shape_and_headrig_killed() {
+    let folder = temporary();
+    let Some(minio) = Minio::start(folder.path()) else { return };
+    minio.make_bucket("logs");
+    let kills = kills(2);
+    // MinIO keeps an object as a folder of its name.
+    let home = minio.folder.join("logs/app/_headrig/p");
+    let lines = kill_often(folder.path(), "s3://logs/app", kills, || minio.headrig(), || changes(&home));
+    assert_sound(&mut minio.headrig(), "s3://logs/app", lines, 2 * kills);
+}
