@@ -15,12 +15,12 @@ fn daemon(root: &Path, chain: &str) -> (Archive, super::Opened) {
     Archive::open(plan, EventTime::from_micros(START)).unwrap()
 }
 
-fn partition(number: usize) -> (String, String) {
+pub(super) fn partition(number: usize) -> (String, String) {
     ("in".to_owned(), format!("t/{number}"))
 }
 
 /// What a daemon says that has read partitions up to these positions.
-fn reading(positions: &[(usize, u64)]) -> Sealing {
+pub(super) fn reading(positions: &[(usize, u64)]) -> Sealing {
     let position = |(number, position): &(usize, u64)| {
         let (source, partition) = partition(*number);
         PartitionPosition { source, partition, identity: "c".to_owned(), position: *position }
@@ -121,7 +121,7 @@ fn a_partition_that_comes_back_comes_from_where_others_have_sealed_it() {
     assert_eq!(positions(&c.claim(&[partition(0), partition(1)]).unwrap().checkpoint), owned(&[(0, 11), (1, 6)]));
 }
 
-fn part(number: usize, bytes: &[u8]) -> super::PartState {
+pub(super) fn part(number: usize, bytes: &[u8]) -> super::PartState {
     let (source, partition) = partition(number);
     super::PartState { source, partition, bytes: bytes.to_vec() }
 }

@@ -1,6 +1,8 @@
 //! `archive:` checked without touching a disk.
 
 use super::bucket::Bucket;
+use super::filling::{FileFormat, Written};
+use super::lines::Compression;
 use super::settings::{self, StoreConfig};
 use super::store::Store;
 use super::{ArchiveError, CompactConfig, Config, KeepConfig, Kind};
@@ -24,6 +26,7 @@ impl Config {
             }
         }
         problems.extend(self.compact.iter().flat_map(check_compact));
+        problems.extend(self.check_lines());
         for kind in Kind::ALL {
             problems.extend(
                 self.retain.iter().filter_map(|retain| retain.of(kind)).flat_map(|keep| self.check_keep(kind, keep)),
@@ -34,6 +37,31 @@ impl Config {
             let problem = self.tables.problem("cannot keep an archive without tables");
             problems
                 .push(problem.hint("name those to write, as in `tables: [windows, alerts]`, or leave `archive:` out"));
+        }
+        problems
+    }
+
+    /// What Parquet has and JSON Lines don't, and the other way round.
+    fn check_lines(&self) -> Vec<Problem> {
+        if self.format == FileFormat::Parquet {
+            let problem = |given: &Located<Compression>| {
+                given.problem("cannot use `compression` with Parquet, which packs each column by itself")
+            };
+            let problem = self.compression.as_ref().map(problem);
+            return problem.into_iter().map(|found| found.hint("leave it out, or write `format: jsonl`")).collect();
+        }
+        let mut problems = Vec::new();
+        if let Some(compact) = self.compact.as_ref().filter(|compact| compact.value.enabled) {
+            let problem = compact.problem("cannot compact JSON Lines, only Parquet is written again");
+            problems
+                .push(problem.hint(
+                    "leave `compact` out, or write `format: parquet`; a longer `flush.every` makes larger files",
+                ));
+        }
+        let keeps = Kind::ALL.into_iter().filter_map(|kind| self.retain.as_ref()?.of(kind));
+        for cold in keeps.filter_map(|keep| keep.cold.as_ref()) {
+            let problem = cold.url.problem("cannot move JSON Lines to a colder archive, only Parquet is written again");
+            problems.push(problem.hint("leave `cold` out, or write `format: parquet`"));
         }
         problems
     }
@@ -118,6 +146,16 @@ impl Config {
             (Some(store), Ok(Location::Bucket(url))) => settings::check(store, Some(&url)),
             // What the settings would have to fit is not known.
             (None, _) | (_, Err(_)) => Vec::new(),
+        }
+    }
+
+    /// How files are written.
+    pub(super) fn written(&self) -> Written {
+        match self.format {
+            FileFormat::Parquet => Written::Parquet,
+            FileFormat::Jsonl => {
+                Written::Lines(self.compression.as_ref().map_or_else(Compression::default, |given| given.value))
+            }
         }
     }
 
@@ -241,6 +279,8 @@ mod tests {
             url: Located::nowhere(url.to_owned()),
             partition_by: partition_by.iter().map(|p| Located::nowhere((*p).to_owned())).collect(),
             store: None,
+            format: FileFormat::default(),
+            compression: None,
             patience: None,
             flush: super::super::FlushConfig::default(),
             tables: Located::nowhere(crate::archive::Kind::ALL.to_vec()),

@@ -33,7 +33,7 @@ pub(crate) fn plan<'f>(
     now: EventTime,
 ) -> Vec<Job> {
     let mut folders: BTreeMap<&str, Vec<&StagedFile>> = BTreeMap::new();
-    for file in files.into_iter().filter(|file| file.cold.is_none()) {
+    for file in files.into_iter().filter(|file| file.cold.is_none() && file.is_parquet()) {
         folders.entry(file.folder()).or_default().push(file);
     }
     let is_closed = |files: &[&StagedFile]| {

@@ -2,6 +2,7 @@
 
 use super::ArchiveError;
 use super::digest::Digest;
+use super::lines_read;
 use super::staging::StagedFile;
 use super::store::Store;
 use super::table::Kind;
@@ -152,6 +153,14 @@ fn fail(store: &dyn Store, key: &str, cause: ParquetError) -> ArchiveError {
 
 /// What is different in a file from what was sealed: its number of rows; with `deep`, what the rows really are.
 pub(super) fn rows(store: &dyn Store, file: &StagedFile, deep: bool) -> Result<Option<String>, ArchiveError> {
+    if file.is_parquet() {
+        return parquet_rows(store, file, deep);
+    }
+    // Lines have no footer, and their length was looked at.
+    if deep { lines_read::rows(store, file) } else { Ok(None) }
+}
+
+fn parquet_rows(store: &dyn Store, file: &StagedFile, deep: bool) -> Result<Option<String>, ArchiveError> {
     let parquet = Parquet::open(store, &file.path, file.bytes)?;
     let said = u64::try_from(parquet.metadata.file_metadata().num_rows()).unwrap_or(0);
     if said != file.rows {
@@ -182,19 +191,23 @@ pub(super) fn rows(store: &dyn Store, file: &StagedFile, deep: bool) -> Result<O
     if flaw.is_some() {
         return Ok(flaw);
     }
-    if found != file.rows {
-        return Ok(Some(format!("{found} rows can be read, {} were sealed", file.rows)));
-    }
-    if found > 0 && (least, largest) != (file.min_us, file.max_us) {
-        return Ok(Some(format!(
-            "{time} goes from {least} to {largest} µs, sealed were {} to {}",
-            file.min_us, file.max_us
-        )));
+    if let Some(difference) = compare(file, found, least, largest) {
+        return Ok(Some(difference));
     }
     let expected = file.digest.as_deref().and_then(Digest::parse);
     Ok(expected
         .filter(|expected| *expected != digest)
         .map(|_| "its rows are not those that were put into it".to_owned()))
+}
+
+/// What is different in rows that were read: how many, and their least and largest time.
+pub(super) fn compare(file: &StagedFile, found: u64, least: i64, largest: i64) -> Option<String> {
+    if found != file.rows {
+        return Some(format!("{found} rows can be read, {} were sealed", file.rows));
+    }
+    let differs = found > 0 && (least, largest) != (file.min_us, file.max_us);
+    let time = time_column(file.kind);
+    differs.then(|| format!("{time} goes from {least} to {largest} µs, sealed were {} to {}", file.min_us, file.max_us))
 }
 
 /// The column that a table's files have their times by.

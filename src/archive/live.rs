@@ -11,7 +11,7 @@ use super::chain::Keys;
 use super::check::{self, Location};
 use super::folder::Folder;
 use super::partition;
-use super::staging::StagedFile;
+use super::staging::{StagedFile, is_lines};
 use super::store::Store;
 use super::table::Kind;
 use object_store::ObjectStore;
@@ -36,6 +36,13 @@ pub struct LiveFile {
     pub sealed: Option<SealedRows>,
     /// Values of the folders, outermost first; `None` for null.
     pub partition: Vec<(String, Option<String>)>,
+}
+
+impl LiveFile {
+    /// Whether it is JSON Lines, and not Parquet.
+    pub fn is_lines(&self) -> bool {
+        is_lines(&self.path)
+    }
 }
 
 /// What a seal says of a file's rows.
@@ -162,7 +169,7 @@ fn unsealed(store: &dyn Store) -> Result<Live, ArchiveError> {
     let mut files = Vec::new();
     for kind in Kind::ALL {
         let keys: Vec<String> =
-            store.walk(kind.as_str())?.into_iter().filter(|key| key.ends_with(".parquet")).collect();
+            store.walk(kind.as_str())?.into_iter().filter(|key| key.ends_with(".parquet") || is_lines(key)).collect();
         let sizes = side_by_side(&keys, |key| store.size(key))?;
         let live = |(path, bytes): (String, Option<u64>)| {
             let (location, partition) = (path.clone(), partition::values(&path));

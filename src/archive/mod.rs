@@ -1,4 +1,4 @@
-//! The archive: Parquet files under Hive partitions, visible only when whole.
+//! The archive: Parquet files (or JSON Lines) under Hive partitions, visible only when whole.
 //!
 //! Rows are encoded into *staged* files as they come. A *seal* makes everything staged since the last one durable and
 //! visible at once: staged files are made durable, one entry of the writer's chain names them together with the source
@@ -44,6 +44,7 @@ mod digest;
 mod disk;
 mod encode;
 mod error;
+mod filling;
 #[cfg(test)]
 pub(crate) mod faulty;
 mod fold;
@@ -52,6 +53,10 @@ mod hex;
 mod hybrid;
 mod inspect;
 mod instance;
+mod lines;
+mod lines_read;
+#[cfg(test)]
+mod lines_tests;
 mod live;
 mod offline;
 mod partition;
@@ -69,6 +74,8 @@ mod settings;
 mod staging;
 mod store;
 mod swap;
+#[cfg(test)]
+mod sweep_tests;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -80,7 +87,9 @@ mod writer;
 
 pub use caretaker::{Care, Caretaker};
 pub use error::ArchiveError;
+pub use filling::FileFormat;
 pub use instance::{Instance, InstanceError};
+pub use lines::Compression;
 pub use live::{Live, LiveFile, SealedRows, live_files, objects};
 pub use offline::{Round, Step, compact, pipelines, retain};
 pub use partition::is_cut;
@@ -117,6 +126,11 @@ pub struct Config {
     /// Hive partitions, outermost first: `date` and `hour` (of `ts`, in UTC) or text columns. Default `[date]`.
     #[serde(default = "default_partitions")]
     pub partition_by: Vec<Located<String>>,
+    /// What files are: `parquet`, or `jsonl`. Default parquet.
+    #[serde(default)]
+    pub format: FileFormat,
+    /// How JSON Lines are compressed. Default zstd.
+    pub compression: Option<Located<Compression>>,
     #[serde(default)]
     pub flush: FlushConfig,
     /// How long a full disk, or a store that cannot be reached or refuses, is waited for, while sources are held back.

@@ -69,7 +69,8 @@ fn fate(file: &StagedFile, keep: &KeepConfig, now: EventTime) -> Option<(EventTi
     let age = now - end;
     match &keep.cold {
         Some(cold) if age >= cold.keep.value => Some((end, Fate::Expire)),
-        Some(_) if age >= keep.keep.value && file.cold.is_none() => Some((end, Fate::Cool)),
+        // Only Parquet is written again; lines of the time before stay until they expire.
+        Some(_) if age >= keep.keep.value && file.cold.is_none() && file.is_parquet() => Some((end, Fate::Cool)),
         None if age >= keep.keep.value => Some((end, Fate::Expire)),
         _ => None,
     }

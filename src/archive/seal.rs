@@ -4,8 +4,10 @@ use super::ArchiveError;
 use super::catalogue::Catalogue;
 use super::chain::{self, Act, Entry, Keys, Seal, StateRef};
 use super::change;
+use super::staging::seal_number;
 use super::store::{Placement, Store};
 use crate::limits;
+use std::collections::BTreeSet;
 
 /// As [`place`], of an entry that may have been put long ago: files that upkeep has replaced since stay replaced.
 pub(crate) fn place_again(store: &dyn Store, keys: &Keys, entry: &Entry) -> Result<(), ArchiveError> {
@@ -76,6 +78,35 @@ pub(crate) fn stored(store: &dyn Store, at: &StateRef) -> Result<Vec<u8>, Archiv
             }
         }
     }
+}
+
+/// Removes what dead writers of the chain have staged in a bucket and never sealed; returns how many objects.
+///
+/// Only behind the seal `number` of the writer whose files' names begin with `tag`. A file goes when it was staged for that
+/// number or one before it, by somebody else, and counts nowhere. Whoever staged it can't seal any more: its entry would need a
+/// number that is taken, and until this one was, it may only have been silent. Files for later numbers are those of a writer that
+/// came since. States are left alone: those of single partitions go from chain to chain, and any entry may name one.
+pub(crate) fn sweep(
+    store: &dyn Store,
+    keys: &Keys,
+    chain: &str,
+    (tag, number): (&str, u64),
+) -> Result<usize, ArchiveError> {
+    let folder = keys.staging(chain);
+    let is_left = |name: &String| {
+        !name.starts_with(tag) && seal_number(name).is_some_and(|staged_for| (1..=number).contains(&staged_for))
+    };
+    let mut left: Vec<String> =
+        store.list(&folder)?.into_iter().filter(is_left).map(|name| format!("{folder}/{name}")).collect();
+    if left.is_empty() {
+        return Ok(0);
+    }
+    // What was sealed and is not placed yet counts, whoever is to place it.
+    let catalogue = Catalogue::read(store, keys)?;
+    let counts: BTreeSet<&str> = catalogue.files.values().map(|file| file.staged.as_str()).collect();
+    left.retain(|key| !counts.contains(key.as_str()));
+    store.remove_all(&left)?;
+    Ok(left.len())
 }
 
 /// The state of the newest seal of another writer's chain, which may seal again meanwhile and remove the older state.

@@ -274,7 +274,15 @@ impl Archive {
         };
         let tidied = old.iter().try_for_each(remove);
         let tidied = tidied.and_then(|()| fold::fold_when_due(store, keys, &self.chain, number));
-        if let Err(error) = tidied {
+        let swept = tidied.and_then(|()| match self.swept {
+            true => Ok(0),
+            false => seal::sweep(store, keys, &self.chain, (self.staging.tag(), number)),
+        });
+        self.swept |= swept.is_ok();
+        if let Ok(objects @ 1..) = swept {
+            tracing::info!(objects, chain = self.chain, "removed what dead writers had staged and not sealed");
+        }
+        if let Err(error) = swept {
             tracing::warn!(%error, "cannot tidy the archive up behind a seal; it is tried again later");
         }
     }

@@ -1,9 +1,10 @@
 //! Files being filled: one encoder per table and partition, in a folder that no reader looks at.
 
 use super::crew::Crew;
-use super::encode::Encoder;
 use super::error::ArchiveError;
+use super::filling::{Filling, Written};
 use super::hex;
+use super::lines::Compression;
 use super::partition::{self, Part};
 use super::patience::{Patience, PatientFile};
 use super::store::name_of;
@@ -54,13 +55,29 @@ impl StagedFile {
 
     /// Number of the seal that named it first, which its name says; 0 when it doesn't.
     pub(crate) fn seal_number(&self) -> u64 {
-        let name = name_of(&self.staged).strip_suffix(".parquet").unwrap_or_default();
-        name.rsplit('-').nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
+        seal_number(name_of(&self.staged)).unwrap_or(0)
+    }
+
+    /// Whether it is Parquet, and not JSON Lines.
+    pub(crate) fn is_parquet(&self) -> bool {
+        !is_lines(&self.path)
     }
 }
 
+/// Whether a file's name or key says that it is JSON Lines, however they are packed.
+pub(super) fn is_lines(key: &str) -> bool {
+    Compression::ALL.iter().any(|packed| key.strip_suffix(packed.suffix()).is_some_and(|key| key.ends_with(".jsonl")))
+}
+
+/// The number of a seal in the name of a file that was staged for it, `TAG-000000000007-0.parquet` or `….jsonl.zst`.
+pub(super) fn seal_number(name: &str) -> Option<u64> {
+    let (mut parts, last) = (name.rsplit('-'), name.rsplit('-').next()?);
+    let is_ours = last.ends_with(".parquet") || is_lines(last);
+    parts.nth(1).filter(|_| is_ours)?.parse().ok()
+}
+
 struct OpenFile {
-    encoder: Encoder,
+    encoder: Filling,
     file: StagedFile,
     /// Number of the write that used it last.
     used: u64,
@@ -75,6 +92,8 @@ pub(crate) struct Names {
     pub(crate) tag: String,
     /// Beginning of a placed file's name: the pipeline's and the chain's.
     pub(crate) prefix: String,
+    /// Says their end.
+    pub(crate) written: Written,
 }
 
 /// What has been staged since the last seal.
@@ -111,6 +130,11 @@ impl Staging {
 
     pub(crate) fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// What staged files' names begin with.
+    pub(crate) fn tag(&self) -> &str {
+        &self.names.tag
     }
 
     pub(crate) fn misfits(&self) -> u64 {
@@ -193,14 +217,14 @@ impl Staging {
     }
 
     fn begin(&mut self, table: &Table, part: &Part, folder: &str, first: i64) -> Result<OpenFile, ArchiveError> {
-        let name = format!("{:012}-{}.parquet", self.number, self.begun);
+        let name = format!("{:012}-{}.{}", self.number, self.begun, self.names.written.extension());
         let staged = format!("{}{name}", self.names.tag);
         let path = self.folder.join(&staged);
         self.begun += 1;
         let create = || OpenOptions::new().write(true).create_new(true).open(&path);
         let file = self.patience.keep(|| create().map_err(ArchiveError::io("write", &path)))?;
         let file = PatientFile { file, path: path.clone(), patience: Arc::clone(&self.patience) };
-        let mut encoder = Encoder::begin(file, path, table)?;
+        let mut encoder = Filling::begin(file, path, table, self.names.written)?;
         let values: std::collections::BTreeMap<_, _> = part.values.iter().cloned().collect();
         let values = serde_json::to_string(&values).expect("a map of texts is JSON");
         encoder.note(KeyValue::new("headrig.partition".to_owned(), values));

@@ -81,6 +81,8 @@ pub(crate) struct Table {
     pub(crate) hex: Vec<HexColumn>,
     /// Of each of the files' columns.
     pub(crate) codings: Arc<[Coding]>,
+    /// Whether a column's texts are JSON, which stands as such in JSON Lines.
+    pub(crate) inline: Arc<[bool]>,
     pub(crate) zstd_level: i32,
 }
 
@@ -123,6 +125,7 @@ impl Table {
         let fields: Vec<Field> = columns.iter().map(field).collect();
         let hex = columns.iter().filter_map(hex_column).collect();
         let codings = columns.iter().map(|i| coding(&schema.columns[*i])).collect();
+        let inline = columns.iter().map(|i| schema.columns[*i].kind == ColumnType::Json).collect();
         Self {
             kind: Kind::Data,
             folder: Kind::Data.as_str().to_owned(),
@@ -133,6 +136,7 @@ impl Table {
             levels,
             properties: properties.build(),
             codings,
+            inline,
             zstd_level: ZSTD_LEVEL,
         }
     }
@@ -180,6 +184,8 @@ impl Table {
             properties: properties.build(),
             hex: Vec::new(),
             codings: columns.iter().map(coding).collect(),
+            // Only Parquet is written again.
+            inline: Arc::new([]),
             zstd_level,
         }
     }
@@ -208,6 +214,8 @@ impl Table {
             _ => Coding::Other,
         };
         let codings = arrow.fields().iter().map(coding).collect();
+        let is_json = |field: &Arc<Field>| kind == Kind::Alerts && JSON_OF_ALERTS.contains(&field.name().as_str());
+        let inline = arrow.fields().iter().map(is_json).collect();
         Self {
             kind,
             folder,
@@ -218,6 +226,7 @@ impl Table {
             levels: vec![Level::Date],
             properties: properties.build(),
             codings,
+            inline,
             zstd_level: ZSTD_LEVEL,
         }
     }
@@ -328,6 +337,9 @@ pub(crate) fn dead_schema() -> SchemaRef {
         text("pipeline", false),
     ]))
 }
+
+/// Columns of `alerts/` whose texts are JSON.
+const JSON_OF_ALERTS: [&str; 3] = ["labels", "annotations", "values"];
 
 /// Columns of `alerts/`; maps are JSON texts.
 pub(crate) fn alert_schema() -> SchemaRef {

@@ -51,6 +51,8 @@ pub(super) fn plan(root: &Path, partition_by: &[&str]) -> ArchivePlan {
             partition_by: partition_by.iter().map(|p| Located::nowhere((*p).to_owned())).collect(),
             flush: FlushConfig::default(),
             store: None,
+            format: super::FileFormat::default(),
+            compression: None,
             patience: None,
             tables: Located::nowhere(crate::archive::Kind::ALL.to_vec()),
             compact: None,

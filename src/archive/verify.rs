@@ -223,7 +223,7 @@ impl Pipeline {
             pipeline.read_chain(store, &keys, chain, report)?;
             let staged = store.list(&keys.staging(chain))?.len();
             if staged > 0 {
-                let what = "files staged and in no seal, or not placed yet: a daemon is at work, or the next start clears them away";
+                let what = "files staged and in no seal, or not placed yet: a daemon is at work, or the next one's first seal clears them away";
                 report.notes.push(format!("pipeline {}, chain {chain}: {staged} {what}", pipeline.name));
             }
         }

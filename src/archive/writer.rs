@@ -93,6 +93,8 @@ pub struct Archive {
     pub(super) state_at: Option<StateRef>,
     pub(super) sealed: Vec<Sealed>,
     pub(super) broken: bool,
+    /// Whether what earlier writers had left is gone.
+    pub(super) swept: bool,
     /// Held as long as files are filled in a folder beside a bucket.
     scratch_lock: Option<File>,
 }
@@ -175,6 +177,8 @@ impl Archive {
         let number = newest.as_ref().map_or(1, |entry| entry.number + 1);
         let crew = Arc::new(Crew::new(plan.threads, &place.scratch)?);
         let names = names(&place, &plan, &chain, &writer);
+        // A folder's staged files go with the start, and its lock keeps others out.
+        let swept = place.lock.is_some();
         let staging = Staging::new(place.scratch.clone(), names, crew, Arc::clone(&plan.patience), number);
         let footer = plan::fixed_footer(&plan, &writer);
         let window = |w: &WindowSchema| (w.window.clone(), plan::window_table(w, &footer));
@@ -201,6 +205,7 @@ impl Archive {
             state_at: sealed.and_then(|sealed| sealed.state),
             sealed: Vec::new(),
             broken: false,
+            swept,
             scratch_lock: None,
         };
         let known = archive.resume()?;
@@ -402,6 +407,7 @@ fn names(place: &Place, plan: &ArchivePlan, chain: &str, writer: &str) -> Names 
         home: place.keys.staging(chain),
         tag: if place.lock.is_some() { String::new() } else { format!("{}-", file_name(writer)) },
         prefix: if chain == MAIN { pipeline } else { format!("{pipeline}-{chain}") },
+        written: plan.config.written(),
     }
 }
 

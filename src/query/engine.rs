@@ -86,7 +86,7 @@ impl Engine {
     /// # Errors
     /// When it is none, or cannot be read, or there is no place for what goes to disk.
     pub fn open(url: &str, limits: Limits) -> Result<Self, QueryError> {
-        let live = archive::live_files(url)?;
+        let live = only_parquet(archive::live_files(url)?);
         let objects = archive::objects(url)?;
         let is_staged = |file: &&LiveFile| file.location != file.path;
         let path = |key: &str| Path::parse(key).map_err(|error| QueryError::Start(error.to_string()));
@@ -273,6 +273,21 @@ impl Engine {
     fn translate(&self, error: &DataFusionError, sql: &str) -> QueryError {
         translate(error, sql, &self.names(), self.limits.memory)
     }
+}
+
+/// Without files of JSON Lines, and with a note that says how many rows are left out by that.
+fn only_parquet(mut live: Live) -> Live {
+    let (lines, parquet): (Vec<LiveFile>, Vec<LiveFile>) = live.files.into_iter().partition(LiveFile::is_lines);
+    live.files = parquet;
+    if !lines.is_empty() {
+        let rows = lines.iter().map(|file| file.sealed.map(|sealed| sealed.rows)).sum::<Option<u64>>();
+        let rows = rows.map_or_else(|| "rows".to_owned(), |rows| format!("{rows} rows"));
+        live.notes.push(format!(
+            "{rows} in {} files of JSON Lines are left out, as only Parquet is read here; DuckDB's read_json reads them",
+            lines.len()
+        ));
+    }
+    live
 }
 
 fn session(limits: &Limits) -> Result<SessionState, QueryError> {

@@ -1,7 +1,7 @@
 //! Queries over small archives, from files to answers.
 
 use super::{Engine, Limits, QueryError, Reading};
-use crate::archive::{Archive, ArchivePlan, Config, FlushConfig, Kind, Sealing};
+use crate::archive::{Archive, ArchivePlan, Config, FileFormat, FlushConfig, Kind, Sealing};
 use crate::place::Located;
 use crate::record::receipt::{Checkpoint, PartitionPosition};
 use crate::record::schema::{BUILT_IN, Column, ColumnType, Schema};
@@ -50,6 +50,8 @@ fn plan(root: &Path, partition_by: &[&str], newer: bool) -> ArchivePlan {
             tables: Located::nowhere(Kind::ALL.to_vec()),
             patience: None,
             store: None,
+            format: FileFormat::default(),
+            compression: None,
             compact: None,
             retain: None,
             audit: false,
@@ -95,7 +97,11 @@ fn rows(hour: i64, newer: bool) -> RecordBatch {
 
 /// Seals these hours, each by itself.
 fn seal(root: &Path, partition_by: &[&str], hours: std::ops::Range<i64>, newer: bool) {
-    let (mut archive, _) = Archive::open(plan(root, partition_by, newer), EventTime::from_micros(START)).unwrap();
+    seal_by(plan(root, partition_by, newer), hours, newer);
+}
+
+fn seal_by(plan: ArchivePlan, hours: std::ops::Range<i64>, newer: bool) {
+    let (mut archive, _) = Archive::open(plan, EventTime::from_micros(START)).unwrap();
     for hour in hours {
         archive.write_events(&rows(hour, newer)).unwrap();
         let position = PartitionPosition {
@@ -170,6 +176,23 @@ fn columns_are_those_of_all_files() {
     assert!(described.contains(&"size float yes file".to_owned()), "{described:?}");
     check(root, "select count(*) from windows", &["0"]);
     check(root, "select status from alerts", &[]);
+}
+
+#[test]
+fn lines_are_not_read_and_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let mut lines = plan(root, &["date"], true);
+    lines.config.format = FileFormat::Jsonl;
+    seal_by(lines, 0..2, true);
+    seal(root, &["date"], 2..3, true);
+    check(root, "select count(*) from logs", &["3600"]);
+    let limits = || Limits { memory: ByteSize(64_000_000), threads: NonZeroUsize::MIN, spill: None };
+    let notes = |root: &Path| Engine::open(root.to_str().unwrap(), limits()).unwrap().notes().join("\n");
+    assert!(notes(root).contains("7200 rows in 2 files of JSON Lines are left out"), "{}", notes(root));
+    // Copied without its seals, it isn't known how many rows these are.
+    std::fs::remove_dir_all(root.join("_headrig")).unwrap();
+    assert!(notes(root).contains("\nrows in 2 files of JSON Lines are left out"), "{}", notes(root));
 }
 
 #[test]

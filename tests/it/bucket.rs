@@ -287,3 +287,63 @@ fn a_store_with_a_certificate_of_its_own_is_reached_by_the_settings_in_the_file(
     let profile = run(&ca("ca.pem"), "profile: tests").env("AWS_SHARED_CREDENTIALS_FILE", &aws).output().unwrap();
     assert_exit(&profile, 0);
 }
+
+/// All keys below a prefix of the bucket `logs`.
+fn keys(minio: &Minio, prefix: &str) -> Vec<String> {
+    // curl signs a query as it is written, and the signature is of the encoded one.
+    let listing = minio.curl(&[], &format!("logs?list-type=2&prefix={}", prefix.replace('/', "%2F")));
+    assert_exit(&listing, 0);
+    let listing = text(&listing.stdout);
+    listing.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next().map(str::to_owned)).collect()
+}
+
+/// Whether a file goes up in parts just now: MinIO keeps them aside in its folder.
+fn is_going_up(minio: &Minio) -> bool {
+    let parts = format!("{}/.minio.sys/multipart/**/part.*", minio.folder.display());
+    glob::glob(&parts).unwrap().next().is_some()
+}
+
+/// A file of several parts is there when all of them are, and what was left of it goes with the next seal.
+#[test]
+fn a_kill_in_the_middle_of_an_upload_leaves_no_object() {
+    let folder = temporary();
+    let Some(minio) = Minio::start(folder.path()) else { return };
+    minio.make_bucket("logs");
+    // Texts that nothing packs: one line is as large as it gets, and all make a file of some ten parts.
+    let mut state = 88_172_645_463_325_252_u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[(state >> 40) as usize % 64])
+    };
+    let line = |random: &mut dyn FnMut() -> char| (0..1_000_000).map(|_| random()).chain(['\n']).collect::<String>();
+    let input: String = (0..110).map(|_| line(&mut random)).collect();
+    fs::write(folder.path().join("in.ndjson"), input).unwrap();
+    let file = prepare(folder.path(), "s3://logs/app");
+    let text_lines = fs::read_to_string(&file).unwrap().replace("envelope: fly", "envelope: none, format: text");
+    fs::write(&file, text_lines.replace("rows: 5000", "rows: 5000, bytes: 1GB")).unwrap();
+    let run = || {
+        let mut command = minio.headrig();
+        command.args(["run", "--once", "--data-dir"]).arg(folder.path().join("data")).arg(&file);
+        command
+    };
+    let mut running = Running::start(&mut run());
+    until(PATIENCE, || is_going_up(&minio));
+    // The server stands still, so that nothing ends meanwhile.
+    let server = rustix::process::Pid::from_child(&minio.child);
+    rustix::process::kill_process(server, Signal::STOP).unwrap();
+    running.signal(Signal::KILL);
+    running.wait();
+    rustix::process::kill_process(server, Signal::CONT).unwrap();
+    assert!(is_going_up(&minio), "the upload had ended before the kill: make the input larger");
+    assert_eq!(keys(&minio, "app/"), Vec::<String>::new());
+    // What a writer leaves that was killed behind the upload.
+    let stray = "logs/app/_headrig/p/staging/main/7-2026-000000000001-0.parquet";
+    assert!(minio.curl(&["-X", "PUT"], stray).status.success());
+    assert_eq!(keys(&minio, "app/"), [stray.trim_start_matches("logs/")]);
+    assert_exit(&run().output().unwrap(), 0);
+    assert_eq!(keys(&minio, "app/_headrig/p/staging/"), Vec::<String>::new());
+    assert_eq!(keys(&minio, "app/data/").len(), 1);
+    assert_exit(&minio.headrig().args(["verify", "--deep", "s3://logs/app"]).output().unwrap(), 0);
+}

@@ -19,6 +19,7 @@ mod sharing;
 mod failures;
 mod files;
 mod kafka;
+mod lines;
 mod bucket;
 mod demo;
 mod nats;
