@@ -1,11 +1,12 @@
 //! [`Alerts`]: the states of all rules of a pipeline.
 
+use super::active::{self, Shown};
 use super::plan::{ALERTNAME, Plan};
 use super::row::Row;
 use super::saved::{self, Restoring, Resumed};
 use super::templates::Text;
 use crate::limits;
-use crate::record::alert::{AlertEvent, AlertStatus};
+use crate::record::alert::{ActiveAlert, AlertEvent, AlertStatus};
 use crate::record::sample::WindowRows;
 use crate::record::state::{Damaged, SavedPart};
 use crate::time::EventTime;
@@ -50,6 +51,8 @@ impl State {
 pub(super) struct Rule {
     pub(super) plan: Plan,
     pub(super) states: BTreeMap<Group, State>,
+    /// Of groups that have a state.
+    pub(super) shown: BTreeMap<Group, Shown>,
 }
 
 /// The alerts of one pipeline.
@@ -61,14 +64,17 @@ pub struct Alerts {
     pub(super) group_cap: usize,
     overflow_total: u64,
     failed_total: u64,
+    /// Whether [`Self::active`] may give something else than when it was asked last.
+    changed: bool,
 }
 
 impl Alerts {
     /// Rules are evaluated in the order of `plans`.
     pub fn new(pipeline: &str, plans: Vec<Plan>) -> Self {
-        let rules = plans.into_iter().map(|plan| Rule { plan, states: BTreeMap::new() }).collect();
+        let rules =
+            plans.into_iter().map(|plan| Rule { plan, states: BTreeMap::new(), shown: BTreeMap::new() }).collect();
         let group_cap = limits::GROUPS_PER_WINDOW;
-        Self { pipeline: pipeline.to_owned(), rules, group_cap, overflow_total: 0, failed_total: 0 }
+        Self { pipeline: pipeline.to_owned(), rules, group_cap, overflow_total: 0, failed_total: 0, changed: true }
     }
 
     /// Takes the rows of a closed window and returns the changes of state: rules in their order, rows in theirs.
@@ -82,7 +88,10 @@ impl Alerts {
                 if !rule.states.contains_key(&group) && rule.states.len() >= self.group_cap {
                     self.overflow_total += u64::from(holds);
                 } else {
-                    events.extend(rule.step(&self.pipeline, group, Row { window, at }, holds));
+                    let row = Row { window, at };
+                    self.changed |= holds || rule.states.contains_key(&group);
+                    events.extend(rule.step(&self.pipeline, group.clone(), row, holds));
+                    rule.show(group, row, holds);
                 }
             }
         }
@@ -107,6 +116,16 @@ impl Alerts {
         restoring.apply(&mut self.rules)
     }
 
+    /// All that are pending or firing, if that may have changed since the last call: rules in their order, groups in theirs.
+    pub fn changed_active(&mut self) -> Option<Vec<ActiveAlert>> {
+        std::mem::take(&mut self.changed).then(|| self.active().collect())
+    }
+
+    /// All that are pending or firing.
+    pub fn active(&self) -> impl Iterator<Item = ActiveAlert> + '_ {
+        self.rules.iter().flat_map(active::of_rule)
+    }
+
     /// How many alerts are pending, and how many are firing.
     pub fn counts(&self) -> (usize, usize) {
         let states = || self.rules.iter().flat_map(|rule| rule.states.values());
@@ -127,6 +146,20 @@ impl Alerts {
 }
 
 impl Rule {
+    /// Keeps what is to be shown of `group` after this window.
+    fn show(&mut self, group: Group, row: Row<'_>, holds: bool) {
+        let labels = match self.states.get(&group) {
+            None => {
+                self.shown.remove(&group);
+                return;
+            }
+            Some(_) if !holds => return,
+            Some(State::Firing { labels, .. }) => labels.clone(),
+            Some(State::Pending { .. }) => labels(&self.plan, &group, row),
+        };
+        self.shown.insert(group, Shown::of(&self.plan, labels, row));
+    }
+
     /// Moves the state of `group` on by one window whose condition is `holds`.
     fn step(&mut self, pipeline: &str, group: Group, row: Row<'_>, holds: bool) -> Option<AlertEvent> {
         let end = row.window.end.micros();

@@ -6,6 +6,7 @@
 //! What is pending or firing outlives a restart ([`Alerts::save`], [`Alerts::read`], [`Alerts::resume`]) as long as its rule stays
 //! what it was; annotations may change.
 
+mod active;
 mod engine;
 mod humanize;
 mod plan;

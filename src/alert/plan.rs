@@ -18,6 +18,8 @@ pub struct Plan {
     pub(super) name: String,
     pub(super) window: Arc<str>,
     pub(super) group_by: Vec<String>,
+    /// Which records its window counts, as SQL.
+    pub(super) records: Option<String>,
     pub(super) condition: Expression,
     /// The column that templates see as `$value`.
     pub(super) first_value: Option<String>,
@@ -63,6 +65,7 @@ impl Config {
                 name: self.alert.value.clone(),
                 window: window.window.clone(),
                 group_by: window.group_by.clone(),
+                records: window.condition.clone(),
                 first_value: first_named(&self.when.value, &condition),
                 fingerprint: self.fingerprint(window, &condition),
                 condition,

@@ -71,6 +71,7 @@ impl Restoring {
     pub(super) fn apply(self, rules: &mut [Rule]) -> Resumed {
         for (number, states) in self.states {
             rules[number].states = states;
+            rules[number].shown.clear();
         }
         self.resumed
     }

@@ -33,7 +33,12 @@ fn arrow() -> SchemaRef {
 }
 
 fn schema() -> WindowSchema {
-    WindowSchema { window: "route_5m".into(), group_by: vec!["path".to_owned()], arrow: arrow() }
+    WindowSchema {
+        window: "route_5m".into(),
+        group_by: vec!["path".to_owned()],
+        condition: Some("status IS NOT NULL".to_owned()),
+        arrow: arrow(),
+    }
 }
 
 /// The result of the window that ends at minute `end`.
@@ -237,4 +242,35 @@ fn mistakes_are_refused_with_a_reason() {
         let problem = build(&Config { labels, ..ok() }).unwrap_err().remove(0);
         assert!(problem.message.starts_with(&format!("cannot set the label `{label}`")), "{}", problem.message);
     }
+}
+
+#[test]
+fn what_is_active_is_shown_with_the_records_behind_it() {
+    let mut alerts = Alerts::new("autonomath", vec![build(&config(1, 0)).unwrap()]);
+    assert_eq!(alerts.changed_active(), Some(Vec::new()), "at first");
+    assert_eq!(alerts.changed_active(), None);
+    alerts.evaluate(&window(10, &[(Some("/it's"), BAD), (Some("/b"), GOOD)]));
+    let active = alerts.changed_active().unwrap();
+    assert_eq!(active.len(), 1);
+    assert_eq!((active[0].firing, active[0].active_at.micros(), active[0].value), (false, 10 * MINUTE, Some(0.5)));
+    assert_eq!(active[0].annotations["summary"], "/it's: 50% fail");
+    assert_eq!(
+        active[0].sql.as_deref(),
+        Some(
+            "select * from logs where ts >= '1970-01-01T00:05:00Z' and ts < '1970-01-01T00:10:00Z' \
+             and (status IS NOT NULL) and \"path\" = '/it''s'"
+        )
+    );
+    alerts.evaluate(&window(11, &[(Some("/it's"), Some(0.25))]));
+    let active = alerts.changed_active().unwrap();
+    assert_eq!((active[0].firing, active[0].active_at.micros(), active[0].value), (true, 10 * MINUTE, Some(0.25)));
+
+    let mut next = Alerts::new("autonomath", vec![build(&config(1, 0)).unwrap()]);
+    let restoring = next.read(&alerts.save()).unwrap();
+    next.resume(restoring);
+    let restored = next.changed_active().unwrap();
+    assert_eq!(restored[0].labels, active[0].labels, "a restart knows who fires");
+    assert!(restored[0].firing && restored[0].sql.is_none() && restored[0].annotations.is_empty());
+    next.evaluate(&window(12, &[(Some("/it's"), GOOD)]));
+    assert_eq!(next.changed_active(), Some(Vec::new()));
 }

@@ -34,6 +34,7 @@ fn window_schema() -> WindowSchema {
     WindowSchema {
         window: "route/5m".into(),
         group_by: vec!["path".into()],
+        condition: None,
         arrow: Arc::new(ArrowSchema::new(vec![
             stamp("window_start"),
             stamp("window_end"),

@@ -2,6 +2,7 @@
 
 use crate::archive::Patience;
 use crate::metric::{Metrics, exposition};
+use crate::record::alert::ActiveAlert;
 use crate::server::{Exposition, Surface};
 use crate::telemetry::metrics::SelfMetrics;
 use crate::topology::Connected;
@@ -23,6 +24,7 @@ pub(super) struct State {
     phase: Mutex<Phase>,
     metrics: Mutex<Vec<(String, Arc<Mutex<Metrics>>)>>,
     archives: Mutex<Vec<(String, Arc<Patience>)>>,
+    alerts: Mutex<Vec<Arc<Mutex<Vec<ActiveAlert>>>>>,
 }
 
 impl State {
@@ -30,9 +32,10 @@ impl State {
         *lock(&self.phase) = phase;
     }
 
-    /// Shows these pipelines from now on: their derived metrics, and what their archives wait for.
+    /// Shows these pipelines from now on: their derived metrics, their alerts, and what their archives wait for.
     pub(super) fn show(&self, connected: &[Connected]) {
         *lock(&self.metrics) = connected.iter().map(|c| (c.pipeline().to_owned(), c.metrics())).collect();
+        *lock(&self.alerts) = connected.iter().map(Connected::alerts).collect();
         let archive = |c: &Connected| Some((c.pipeline().to_owned(), c.patience()?));
         *lock(&self.archives) = connected.iter().filter_map(archive).collect();
     }
@@ -49,6 +52,11 @@ impl State {
         }
     }
 
+    /// What is pending and firing, pipelines in their order.
+    fn active(&self) -> Vec<ActiveAlert> {
+        lock(&self.alerts).iter().flat_map(|alerts| lock(alerts).clone()).collect()
+    }
+
     /// All pipelines' metrics, each name once.
     fn derived(&self) -> Vec<MetricFamily> {
         let pipelines = lock(&self.metrics);
@@ -59,6 +67,7 @@ impl State {
 /// The listener's view of `state` and the self-metrics.
 pub(super) fn surface(state: &Arc<State>, telemetry: &SelfMetrics) -> Surface {
     let (asked, shown, telemetry) = (Arc::clone(state), Arc::clone(state), telemetry.clone());
+    let fired = Arc::clone(state);
     Surface {
         ready: Arc::new(move || asked.ready()),
         gather: Arc::new(move || {
@@ -66,6 +75,7 @@ pub(super) fn surface(state: &Arc<State>, telemetry: &SelfMetrics) -> Surface {
             families.extend(shown.derived());
             exposition::sorted(families)
         }),
+        alerts: Arc::new(move || fired.active()),
         encode: Arc::new(|accept, families| {
             let format = exposition::negotiate(accept);
             Exposition { content_type: format.content_type(), body: format.encode(families) }

@@ -45,6 +45,22 @@ pub struct AlertEvent {
     pub ends_at: Option<EventTime>,
 }
 
+/// An alert that is pending or firing, as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ActiveAlert {
+    pub labels: BTreeMap<String, String>,
+    /// As of the last window for which its condition was true in this run; empty before the first.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether it fires; else it is pending.
+    pub firing: bool,
+    /// Since when the condition has been true, in event time.
+    pub active_at: EventTime,
+    /// The first value that the condition names, where it is a number.
+    pub value: Option<f64>,
+    /// SQL for `headrig query` that gives the records behind it; none before the first such window.
+    pub sql: Option<String>,
+}
+
 fn rfc3339<S: serde::Serializer>(time: &EventTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(time)
 }

@@ -32,6 +32,8 @@ pub struct WindowSchema {
     pub window: Arc<str>,
     /// The group columns, in the order of `group_by`.
     pub group_by: Vec<String>,
+    /// Which records it counts, as SQL; `None`: all.
+    pub condition: Option<String>,
     /// All columns of [`WindowRows::rows`].
     pub arrow: SchemaRef,
 }

@@ -148,6 +148,7 @@ mod tests {
                 content_type: "text/plain; version=0.0.4; charset=utf-8",
                 body: format!("# {} {}\n", families.len(), accept.unwrap_or("-")),
             }),
+            alerts: Arc::new(Vec::new),
         };
         let task = tokio::spawn(serve(listener, surface, async { stopped.await.unwrap_or(()) }));
         Running { address, ready, stop, task }

@@ -1,10 +1,11 @@
-//! The HTTP surface: health, readiness and metrics, over one listener for all pipelines of the daemon.
+//! The HTTP surface: health, readiness, metrics and alerts, over one listener for all pipelines of the daemon.
 //!
 //! [`bind`] takes the address before anything else is started, so that a port in use ends the start at once; [`serve`]
 //! answers until it is told to stop, then lets the requests that are being answered end. Each connection has a task;
 //! their number, their headers and their age are capped in `limits`. Nothing here holds state of its own: a [`Surface`]
 //! says what to answer.
 
+mod alerts;
 mod error;
 mod health;
 mod listen;
@@ -14,6 +15,7 @@ mod routes;
 pub use error::ServerError;
 pub use listen::{bind, serve};
 
+use crate::record::alert::ActiveAlert;
 use prometheus::proto::MetricFamily;
 use std::fmt;
 use std::sync::Arc;
@@ -32,6 +34,9 @@ pub type Gather = dyn Fn() -> Vec<MetricFamily> + Send + Sync;
 /// Writes metrics in the format that an `Accept` header asks for.
 pub type Encode = dyn Fn(Option<&str>, &[MetricFamily]) -> Exposition + Send + Sync;
 
+/// Alerts that are pending or firing, of all pipelines.
+pub type Active = dyn Fn() -> Vec<ActiveAlert> + Send + Sync;
+
 /// What the daemon shows.
 #[derive(Clone)]
 pub struct Surface {
@@ -39,6 +44,7 @@ pub struct Surface {
     /// May block; it is called on a thread for that, once at a time.
     pub gather: Arc<Gather>,
     pub encode: Arc<Encode>,
+    pub alerts: Arc<Active>,
 }
 
 impl fmt::Debug for Surface {

@@ -1,7 +1,7 @@
 //! Which path answers what. `HEAD` works wherever `GET` does.
 
 use super::metrics::Turn;
-use super::{Surface, health, metrics};
+use super::{Surface, alerts, health, metrics};
 use axum::Router;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -11,12 +11,13 @@ const INDEX: &str = concat!(
     "headrig ",
     env!("CARGO_PKG_VERSION"),
     "\n\n/healthz  200 while the process answers\n/readyz   200 while it is ready, 503 and the reason while not\n\
-     /metrics  metrics for Prometheus\n"
+     /metrics  metrics for Prometheus\n/api/v1/alerts  alerts that are pending or firing, as Prometheus shows them\n"
 );
 
 pub(crate) fn router(surface: Surface) -> Router {
     Router::new()
         .route("/metrics", get(metrics::metrics).with_state((surface.clone(), Turn::new())))
+        .route("/api/v1/alerts", get(alerts::alerts))
         .route("/", get(|| async { text(StatusCode::OK, INDEX) }))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

@@ -15,12 +15,14 @@ use crate::archive::{
     Archive, ArchiveError, ArchivePlan, Care, FlushConfig, Instance, InstanceError, Kind, Opened, Patience, Sharing,
 };
 use crate::config::{Plan, Role};
+use crate::metric::Metrics;
+use crate::record::alert::ActiveAlert;
 use crate::record::receipt::Checkpoint;
 use crate::sink::{self, Route, Sink, SinkError};
 use crate::source::{self, Publisher, Setting, Source, SourceError};
 use crate::time::{EventTime, Span};
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Why a pipeline cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +76,8 @@ pub struct Connected {
     pub(super) routes: Vec<Route>,
     pub(super) surroundings: Surroundings,
     pub(super) progress: Arc<Progress>,
+    /// What is shown of alerts.
+    pub(super) active: Arc<Mutex<Vec<ActiveAlert>>>,
 }
 
 impl Connected {
@@ -148,6 +152,7 @@ impl Connected {
             routes,
             surroundings,
             progress,
+            active: Arc::default(),
         })
     }
 
@@ -176,8 +181,13 @@ impl Connected {
     }
 
     /// The derived metrics, for scrapes.
-    pub fn metrics(&self) -> Arc<std::sync::Mutex<crate::metric::Metrics>> {
+    pub fn metrics(&self) -> Arc<Mutex<Metrics>> {
         self.stages.metrics()
+    }
+
+    /// What is pending and firing, as of the last look.
+    pub fn alerts(&self) -> Arc<Mutex<Vec<ActiveAlert>>> {
+        Arc::clone(&self.active)
     }
 
     pub fn progress(&self) -> Arc<Progress> {

@@ -9,7 +9,7 @@ use crate::config::{Plan, Role};
 use crate::decode::{Counts, Decoded, Decoder, Speculation};
 use crate::limits;
 use crate::metric::Metrics;
-use crate::record::alert::AlertEvent;
+use crate::record::alert::{ActiveAlert, AlertEvent};
 use crate::record::dead::DeadLetter;
 use crate::record::event::{EventBatch, stamps};
 use crate::record::raw::{PartitionId, RawBatch};
@@ -245,6 +245,11 @@ impl Flow {
     /// Conditions of alerts that could not be computed, since the start.
     pub fn alert_failures(&self) -> u64 {
         self.alerts.failed_count()
+    }
+
+    /// What is pending and firing, if that may have changed since the last call.
+    pub fn changed_active(&mut self) -> Option<Vec<ActiveAlert>> {
+        self.alerts.changed_active()
     }
 
     /// Alerts that are pending and firing.

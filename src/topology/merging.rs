@@ -6,7 +6,7 @@
 use super::merged::{Definitions, Merged};
 use super::state::{Restored, StateError};
 use crate::archive::PartState;
-use crate::record::alert::AlertEvent;
+use crate::record::alert::{ActiveAlert, AlertEvent};
 use crate::record::dead::{DeadLetter, DeadReason};
 use crate::record::frame::FrameError;
 use crate::record::partial::Partials;
@@ -207,6 +207,11 @@ impl Merging {
 
     pub(super) fn memory_bytes(&self) -> usize {
         self.parts.values().map(|part| part.merged.windows().memory_bytes()).sum()
+    }
+
+    /// What is pending and firing. Few windows close here in a while: it is made anew each time.
+    pub(super) fn active(&self) -> Vec<ActiveAlert> {
+        self.parts.values().flat_map(|part| part.merged.alerts().active()).collect()
     }
 
     /// Alerts that are pending and firing.

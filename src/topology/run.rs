@@ -19,7 +19,7 @@ use super::telling::Told;
 use crate::archive::{ArchiveError, Caretaker, Kind};
 use crate::decode::Decoded;
 use crate::limits;
-use crate::record::alert::{AlertEvent, AlertStatus};
+use crate::record::alert::{ActiveAlert, AlertEvent, AlertStatus};
 use crate::record::raw::PartitionId;
 use crate::record::receipt::Checkpoint;
 use crate::source::{Outlet, PartitionName, Source, SourceError};
@@ -27,7 +27,7 @@ use crate::time::Span;
 use crate::time::clock::Monotonic;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroUsize;
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::{Arc, Mutex, atomic::AtomicU64};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -117,6 +117,8 @@ pub(super) struct Runner {
     caretaker: Option<Caretaker>,
     pub(super) surroundings: Surroundings,
     pub(super) progress: Arc<Progress>,
+    /// What is shown of alerts.
+    pub(super) active: Arc<Mutex<Vec<ActiveAlert>>>,
     pub(super) partitions: Vec<Partition>,
     pub(super) books: Books,
     /// Claims that are under way, in order.
@@ -158,7 +160,7 @@ impl Connected {
         let processors = NonZeroUsize::new(runtime.metrics().num_workers().min(limits::DECODE_THREADS));
         let threads = self.threads.or(processors).unwrap_or(NonZeroUsize::MIN);
         let Self { pipeline, reader, memory, tables, stages, publisher, .. } = self;
-        let Self { sources, archive, care, books, due, receivers, routes, surroundings, progress, .. } = self;
+        let Self { sources, archive, care, books, due, receivers, routes, surroundings, progress, active, .. } = self;
         let Surroundings { clock, telemetry, .. } = &surroundings;
         let caretaker = care.map(|care| Caretaker::spawn(care, Arc::clone(clock), telemetry.clone()));
         let mut runner = Runner {
@@ -177,6 +179,7 @@ impl Connected {
             stages,
             surroundings,
             progress,
+            active,
             partitions: Vec::new(),
             books,
             claims: VecDeque::new(),

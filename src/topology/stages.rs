@@ -9,7 +9,7 @@ use super::state::StateError;
 use crate::archive::PartState;
 use crate::decode::Decoded;
 use crate::metric::Metrics;
-use crate::record::alert::AlertEvent;
+use crate::record::alert::{ActiveAlert, AlertEvent};
 use crate::record::partial::Message;
 use crate::record::raw::PartitionId;
 use crate::record::sample::WindowRows;
@@ -263,6 +263,14 @@ impl Stages {
         match self {
             Self::Records(flow, _) => flow.alert_failures(),
             Self::Partials(merging) => merging.alert_failures(),
+        }
+    }
+
+    /// What is pending and firing, if that may have changed since the last call.
+    pub(super) fn changed_active(&mut self) -> Option<Vec<ActiveAlert>> {
+        match self {
+            Self::Records(flow, _) => flow.changed_active(),
+            Self::Partials(merging) => Some(merging.active()),
         }
     }
 

@@ -8,6 +8,7 @@ use super::run::Runner;
 use crate::record::receipt::Receipt;
 use prometheus::IntCounterVec;
 use std::collections::HashMap;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 impl Runner {
@@ -100,6 +101,9 @@ impl Runner {
         if let Some(now) = self.stages.now() {
             let seconds = now.micros() as f64 / 1e6;
             telemetry.watermark_timestamp_seconds.with_label_values(&[pipeline]).set(seconds);
+        }
+        if let Some(active) = self.stages.changed_active() {
+            *self.active.lock().unwrap_or_else(PoisonError::into_inner) = active;
         }
         let (pending, firing) = self.stages.alert_counts();
         telemetry.alerts.with_label_values(&[pipeline, "pending"]).set(pending as i64);

@@ -92,7 +92,12 @@ impl Plan {
 
     /// What the rows of this window look like.
     pub fn schema(&self) -> WindowSchema {
-        WindowSchema { window: self.name.clone(), group_by: self.group_names.clone(), arrow: self.schema.clone() }
+        WindowSchema {
+            window: self.name.clone(),
+            group_by: self.group_names.clone(),
+            condition: self.condition.as_ref().map(|condition| condition.sql().to_owned()),
+            arrow: self.schema.clone(),
+        }
     }
 }
 

@@ -103,8 +103,20 @@ server: {{ listen: "${{HEADRIG_LISTEN}}" }}
     )
 }
 
-fn start(file: &Path) -> Running {
-    Running::start(headrig().arg("run").arg(file))
+/// The program on an address of its own.
+fn start(file: &Path) -> (Running, String) {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    (Running::start(headrig().arg("run").arg(file).env("HEADRIG_LISTEN", &address)), address)
+}
+
+/// The body of a 200, parts of a chunked one in a row.
+fn get(address: &str, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.contains(" 200 ").then(|| body.to_owned())
 }
 
 fn append(folder: &Path, bytes: &[u8]) {
@@ -137,22 +149,13 @@ impl Alertmanager {
             .spawn()
             .expect("Debian's prometheus-alertmanager, which tests/run.sh installs");
         let started = Self { child, address };
-        until(PATIENCE, || started.get("/-/ready").is_some());
+        until(PATIENCE, || get(&started.address, "/-/ready").is_some());
         started
-    }
-
-    fn get(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(&self.address).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        head.contains(" 200 ").then(|| body.to_owned())
     }
 
     /// When each alert that fires was said last, by Alertmanager's own clock.
     fn updated(&self) -> Vec<String> {
-        let body = self.get("/api/v2/alerts").unwrap_or_default();
+        let body = get(&self.address, "/api/v2/alerts").unwrap_or_default();
         let array = body.find('[').map_or("[]", |at| &body[at..=body.rfind(']').unwrap()]);
         let alerts: Vec<Value> = serde_json::from_str(array).unwrap();
         alerts.iter().map(|alert| alert["updatedAt"].as_str().unwrap().to_owned()).collect()
@@ -173,6 +176,28 @@ fn of_path(taken: &Taken, path: &str) -> Vec<String> {
     its.map(|body| body["status"].as_str().unwrap().to_owned()).collect()
 }
 
+/// What `/api/v1/alerts` says, and what `headrig query` gives for its SQL.
+fn shows_the_records_behind(folder: &Path, address: &str) {
+    let answer: Value = serde_json::from_str(&get(address, "/api/v1/alerts").unwrap()).unwrap();
+    assert_eq!(answer["status"], "success");
+    let alerts = answer["data"]["alerts"].as_array().unwrap();
+    assert_eq!(alerts.len(), 2, "{alerts:?}");
+    for alert in alerts {
+        assert_eq!((&alert["state"], &alert["labels"]["alertname"]), (&"firing".into(), &"Errors".into()));
+        let path = alert["labels"]["path"].as_str().unwrap();
+        assert_eq!(alert["annotations"]["summary"], format!("{path} fails"));
+        let rows = alert["sql"].as_str().unwrap().replacen("select *", "select avg((status >= 500)::int) as rate", 1);
+        let mut query = headrig();
+        let output =
+            query.arg("query").arg(folder.join("archive")).arg(&rows).args(["--format", "json"]).output().unwrap();
+        assert_exit(&output, 0);
+        let row: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let value: f64 = alert["value"].as_str().unwrap().parse().unwrap();
+        let rate = row["rate"].as_f64().unwrap();
+        assert!((rate - value).abs() < 1e-9, "{rows} gives {rate}, not {value}");
+    }
+}
+
 #[test]
 fn a_real_alertmanager_hears_of_each_change_once_over_a_kill() {
     let folder = temporary();
@@ -187,9 +212,10 @@ fn a_real_alertmanager_hears_of_each_change_once_over_a_kill() {
     let said = |path: &str, expected: &[&str]| until(PATIENCE, || of_path(&taken, path) == expected);
 
     append(folder.path(), &lines(&input, 0, 5_500));
-    let mut running = start(&file);
+    let (mut running, address) = start(&file);
     said("/v1/me", &["firing"]);
     said("/v1/programs/search", &["firing"]);
+    shows_the_records_behind(folder.path(), &address);
     // Behind the next seal, so that the archive knows who has been told.
     std::thread::sleep(Duration::from_secs(2));
     running.signal(rustix::process::Signal::KILL);
@@ -197,7 +223,7 @@ fn a_real_alertmanager_hears_of_each_change_once_over_a_kill() {
 
     let before = server.updated();
     assert_eq!(before.len(), 2);
-    let mut running = start(&file);
+    let (mut running, _) = start(&file);
     // Nothing new has come, and yet it says that both go on.
     until(PATIENCE, || server.updated().iter().zip(&before).all(|(now, before)| now > before));
     append(folder.path(), &lines(&input, 5_500, 20_000));
