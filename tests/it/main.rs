@@ -21,5 +21,8 @@ mod files;
 mod kafka;
 mod bucket;
 mod demo;
+mod served;
 mod nats;
+mod jetstream;
+mod jetstream_shared;
 mod query;
