@@ -303,6 +303,9 @@ pub const NATS_PAYLOAD_BYTES: usize = 64 << 20;
 /// Bytes that are asked for in one read from a NATS connection.
 pub const NATS_READ_BYTES: usize = 64 << 10;
 
+/// Servers of a NATS cluster that are remembered besides those that the pipeline file names.
+pub const NATS_SERVERS: usize = 64;
+
 /// How long a NATS server may take to let us in, or to take what we send.
 pub const NATS_CONNECT: Span = Span::from_secs(10);
 
@@ -337,9 +340,28 @@ pub const JETSTREAM_EXPIRES: Span = Span::from_secs(5);
 /// How long a JetStream server may take to answer a request.
 pub const JETSTREAM_ANSWER: Span = Span::from_secs(10);
 
-/// How long a JetStream server waits for an acknowledgement before it sends a message again. Far beyond `archive.flush`, as
-/// acknowledged is only what is sealed; a message that comes again nevertheless is passed over.
+/// Default of `ack_wait`: how long a JetStream server waits for an acknowledgement before it sends a message again. Far beyond
+/// `archive.flush`, as acknowledged is only what is sealed; after half of it the server is told that a message is still worked
+/// on, and one that comes again nevertheless is passed over.
 pub const JETSTREAM_ACK_WAIT: Span = Span::from_secs(3_600);
+
+/// Acknowledgements to JetStream that are queued before they are sent, in bytes.
+pub const JETSTREAM_ACK_BYTES: usize = 256 << 10;
+
+/// Partitions of a JetStream source, each with a consumer and a connection of its own.
+pub const JETSTREAM_PARTITIONS: usize = 256;
+
+/// How often a daemon tells those that share a JetStream stream with it what it reads, …
+pub const JETSTREAM_TELL: Span = Span::from_secs(1);
+
+/// … how long it listens at first before it takes anything, so that it knows what the others read, …
+pub const JETSTREAM_LISTEN: Span = Span::from_micros(2_500_000);
+
+/// … how long it waits between saying that it takes partitions and taking them, for others that say so of the same, …
+pub const JETSTREAM_SETTLE: Span = Span::from_micros(300_000);
+
+/// … and after how much silence the others take what it reads. As Kafka's session timeout here.
+pub const JETSTREAM_SESSION: Span = Span::from_secs(10);
 
 /// How long the end of a NATS subscription may take when headrig stops.
 pub const NATS_UNSUBSCRIBE: Span = Span::from_secs(2);

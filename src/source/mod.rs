@@ -17,7 +17,7 @@
 //!
 //! Sources that read with blocking calls (`stdin`, `file`, `kafka`) have a thread of their own. Those that cannot be read
 //! again (`nats`) put what comes into a `spool` on disk, which is then what they read (`spooled`). `jetstream` keeps its
-//! position in the stream, and pulls no faster than the pipeline takes.
+//! position in the stream, and pulls no faster than the pipeline takes. `repartition` is how daemons share windows.
 
 mod error;
 mod file;
@@ -30,7 +30,7 @@ mod known;
 mod lines;
 pub mod nats;
 mod outlet;
-mod pulled;
+mod repartition;
 mod scan;
 mod spool;
 mod spooled;
@@ -42,8 +42,10 @@ mod testing;
 pub mod traffic;
 
 pub use error::SourceError;
-pub use kafka::{BrokerError, Publisher, Repartition, RepartitionConfig};
+pub use jetstream::JetstreamConfig;
+pub use kafka::BrokerError;
 pub use outlet::{Buffers, Closed, Outlet};
+pub use repartition::{Publisher, Repartition, RepartitionConfig};
 pub use spool::SpoolError;
 
 use crate::place::{Located, Problem, Secret};
@@ -129,9 +131,9 @@ pub enum Config {
     /// Topics of a Kafka cluster, as a member of a consumer group.
     Kafka(Box<KafkaConfig>),
     /// Messages of a NATS server, as Fly.io's log stream is one.
-    Nats(nats::NatsConfig),
+    Nats(Box<nats::NatsConfig>),
     /// Messages of a JetStream stream.
-    Jetstream(jetstream::JetstreamConfig),
+    Jetstream(Box<JetstreamConfig>),
 }
 
 /// What a source needs to know of the pipeline that it works for.
@@ -183,7 +185,11 @@ impl Config {
 
     /// Whether several daemons share its partitions; then they have to be claimed before they are read.
     pub fn is_shared(&self) -> bool {
-        matches!(self, Self::Kafka(_))
+        match self {
+            Self::Kafka(_) => true,
+            Self::Jetstream(config) => !config.subjects.is_empty(),
+            _ => false,
+        }
     }
 
     /// Opens what the source reads from. Starts nothing.

@@ -6,7 +6,7 @@
 //!
 //! When the spool is full, the writer waits for [`limits::SPOOL_HOLD`], and the sender with it. If nothing has been sealed
 //! by then, what comes is thrown away and counted (`spool_full`), so that a server doesn't cut us off and it is known how
-//! much was lost.
+//! much was lost. The same when the disk is full.
 
 use super::outlet::blocking;
 use super::spool::{self, Extent, Opened, Reader, SpoolConfig, SpoolError, Writer};
@@ -129,7 +129,7 @@ impl Spooled {
     ) -> (Intake, impl Future<Output = Result<(), SourceError>> + use<>) {
         let (sender, queue) = mpsc::channel(limits::SPOOL_QUEUE);
         let Self { name, opened: Opened { writer, reader, extent, .. }, sync, archived, bytes, lost } = self;
-        let keeper = Keeper { writer, extent: extent.clone(), sync, bytes, lost, holding: true };
+        let keeper = Keeper { writer, extent: extent.clone(), sync, bytes, lost, holding: true, missed: None };
         let hander = Hander { reader, extent, name, id, archived };
         let (writing, reading) = (outlet.clone(), outlet.clone());
         let done = async move {
@@ -153,6 +153,8 @@ struct Keeper {
     lost: IntCounter,
     /// Whether to wait when the spool is full. Once that was in vain, only after it had room again.
     holding: bool,
+    /// How many records were thrown away since its disk is full and waiting was in vain; `None` while there is room.
+    missed: Option<u64>,
 }
 
 impl Keeper {
@@ -170,10 +172,42 @@ impl Keeper {
                 let Ok(Some(next)) = runtime.block_on(next) else { break };
                 gathered += self.keep(&next, arrival, outlet)?;
             }
-            self.writer.sync()?;
+            self.make_durable(outlet)?;
             self.bytes.set(self.extent.bytes().cast_signed());
         }
         Ok(())
+    }
+
+    /// Makes durable what was appended. On a full disk it waits, and in the end throws it away.
+    fn make_durable(&mut self, outlet: &Outlet) -> Result<(), SpoolError> {
+        let since = outlet.clock().monotonic();
+        let mut told = false;
+        loop {
+            let full = match self.writer.sync() {
+                Ok(_) => {
+                    if let Some(lost) = self.missed.take() {
+                        tracing::warn!(lost, "the spool's disk has room again");
+                    }
+                    return Ok(());
+                }
+                Err(full) if full.is_no_room() => full,
+                Err(error) => return Err(error),
+            };
+            let waited = outlet.clock().monotonic().since(since) >= limits::SPOOL_HOLD;
+            if self.missed.is_some() || waited || outlet.stopped() {
+                let lost = self.writer.discard()?;
+                self.lost.inc_by(lost);
+                if self.missed.is_none() {
+                    tracing::error!(error = %full, hint = full.hint(), "what comes from now on is lost and counted, until there is room");
+                }
+                *self.missed.get_or_insert(0) += lost;
+                return Ok(());
+            }
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(error = %full, hint = full.hint(), "the spool's disk is full, holding back who sends");
+            }
+            outlet.pause_blocking(self.sync);
+        }
     }
 
     /// Appends what fits, and returns its bytes.
@@ -206,7 +240,7 @@ impl Keeper {
                 Err(error) => return Err(error),
             };
             // What waits unsynced could not be handed on, sealed and deleted.
-            self.writer.sync()?;
+            self.make_durable(outlet)?;
             let waited = outlet.clock().monotonic().since(since) >= limits::SPOOL_HOLD;
             if !self.holding || waited || outlet.stopped() {
                 return Err(full);

@@ -119,7 +119,7 @@ impl Connected {
         let routes = std::mem::take(&mut plan.routes);
         let publisher = match &plan.role {
             Role::Gather(repartition) => {
-                Some(repartition.connect(surroundings.clock.as_ref()).map_err(failed_to_share)?)
+                Some(repartition.connect(surroundings.clock.as_ref(), &setting).map_err(failed_to_share)?)
             }
             Role::Alone | Role::Merge { .. } => None,
         };

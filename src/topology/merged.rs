@@ -32,10 +32,17 @@ pub(super) struct Definitions {
 }
 
 impl Definitions {
-    /// Whether the partition is of a topic that is read. It may be newer than what is known of the topic.
+    /// Whether the partition is read, by somebody. One with a number may be newer than what is known of its topic; one with a
+    /// name is one that the pipeline file names.
     fn reads(&self, (source, partition): &Name) -> bool {
-        let topic = |partition: &str| partition.rsplit_once('/').map(|(topic, _)| topic.to_owned());
-        self.inputs.iter().any(|input| input.0 == *source && topic(&input.1) == topic(partition))
+        let numbered = |partition: &str| {
+            let (topic, number) = partition.split_once('/')?;
+            number.parse::<u32>().ok().map(|_| topic.to_owned())
+        };
+        let topic = numbered(partition);
+        self.inputs.iter().any(|input| {
+            input.0 == *source && (input.1 == *partition || (topic.is_some() && numbered(&input.1) == topic))
+        })
     }
 }
 

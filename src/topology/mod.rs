@@ -54,6 +54,8 @@ mod simulation;
 #[cfg(test)]
 mod simulation_kept;
 #[cfg(test)]
+mod simulation_deaths;
+#[cfg(test)]
 mod simulation_merged;
 #[cfg(test)]
 mod simulation_shared;

@@ -23,12 +23,12 @@ pub(super) struct Publishing {
 }
 
 impl Publishing {
-    pub(super) fn spawn(publisher: Publisher) -> Self {
+    pub(super) fn spawn(mut publisher: Publisher) -> Self {
         let (work, queue) = mpsc::channel(QUEUE);
         let (told, done) = watch::channel(None);
         let cut = CancellationToken::new();
         let stop = cut.clone();
-        let thread = tokio::task::spawn_blocking(move || serve(&publisher, queue, &told, &stop));
+        let thread = tokio::task::spawn_blocking(move || serve(&mut publisher, queue, &told, &stop));
         Self { work, done, cut, thread: Some(thread) }
     }
 
@@ -74,7 +74,7 @@ impl Publishing {
 }
 
 fn serve(
-    publisher: &Publisher,
+    publisher: &mut Publisher,
     mut queue: mpsc::Receiver<(u64, Vec<Message>)>,
     told: &watch::Sender<Option<u64>>,
     stop: &CancellationToken,

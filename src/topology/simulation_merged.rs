@@ -1,5 +1,7 @@
 //! The simulation of daemons that share windows: each gathers its partitions and merges some of the topic between them, and the
 //! windows and alerts are those of one clean run, whoever dies, sleeps, writes twice or goes on without knowing what it has lost.
+//!
+//! The tests, and who dies where, are in `simulation_deaths`.
 
 use super::books::{Books, Outgoing};
 use super::connect::resume_stages;
@@ -8,12 +10,10 @@ use super::gathering::{Gathering, Outbox};
 use super::merged::{Definitions, input_name};
 use super::merging::{Merging, Messages};
 use super::sharing::Beginning;
-use super::simulation::{
-    Death, Dice, PIPELINE, RECEIVERS, SECOND, START, World, archive_plan, assert_same, clean, for_each_seed, input,
-    load, name, seeds, some_faults,
-};
+use super::simulation::{Death, Dice, PIPELINE, RECEIVERS, SECOND, START, World, archive_plan, input, load, name};
+use super::simulation_deaths::{Calls, Fate};
 use super::stages::{Sharing, Stages};
-use crate::archive::faulty::{Faults, Faulty, scramble};
+use crate::archive::faulty::{Faulty, scramble};
 use crate::archive::{self, Archive, ArchiveError, Place};
 use crate::config::{Plan, Role};
 use crate::decode::Decoder;
@@ -21,7 +21,7 @@ use crate::record::alert::AlertEvent;
 use crate::record::raw::{PartitionId, Positions, RawBatch};
 use crate::source::PartitionName;
 use crate::time::EventTime;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Partitions of the topic.
@@ -36,7 +36,7 @@ fn plans() -> [Plan; 2] {
 }
 
 /// The topic, which outlives all.
-type Topic = [Vec<Vec<u8>>; PARTITIONS];
+pub(super) type Topic = [Vec<Vec<u8>>; PARTITIONS];
 
 fn topic_name(partition: usize) -> PartitionName {
     let (source, partition) = ("repartition".into(), format!("headrig.sim.windows/{partition}"));
@@ -66,11 +66,17 @@ struct Process {
     reads: BTreeMap<usize, (PartitionId, u64)>,
     opened: usize,
     queue: VecDeque<(usize, AlertEvent)>,
-    faulty: bool,
+    calls: Calls,
 }
 
 impl Process {
-    fn start(world: &mut World, store: &Arc<Faulty>, mut plan: Plan, chain: String) -> Result<Self, Death> {
+    fn start(
+        world: &mut World,
+        store: &Arc<Faulty>,
+        calls: Calls,
+        mut plan: Plan,
+        chain: String,
+    ) -> Result<Self, Death> {
         world.lives += 1;
         let started = EventTime::from_micros(START + world.lives as i64 * SECOND);
         let scratch = world.scratch.path().join(&chain);
@@ -96,8 +102,7 @@ impl Process {
         };
         let due = resume_stages(&pipeline, &mut stages, &mut books, &opened.state, opened.watermark);
         let (reads, opened, queue) = (BTreeMap::new(), 0, VecDeque::new());
-        let faulty = store.faults().crash.is_some();
-        let mut process = Self { archive, stages, books, decoder, reads, opened, queue, faulty };
+        let mut process = Self { archive, stages, books, decoder, reads, opened, queue, calls };
         process.send(due);
         Ok(process)
     }
@@ -207,14 +212,10 @@ impl Process {
     fn publish(&mut self, topic: &mut Topic, dice: &mut Dice) -> Result<(), Death> {
         let Some((number, messages)) = self.stages.outbox_mut().and_then(Outbox::next_due) else { return Ok(()) };
         for message in messages {
-            if self.faulty && dice.roll(40) == 0 {
-                return Err(Death::Told);
-            }
-            topic[message.partition as usize].push(message.bytes);
+            self.calls.may_die(dice, 40)?;
+            self.calls.write(|| topic[message.partition as usize].push(message.bytes))?;
         }
-        if self.faulty && dice.roll(10) == 0 {
-            return Err(Death::Told);
-        }
+        self.calls.may_die(dice, 10)?;
         if let Some(outbox) = self.stages.outbox_mut() {
             outbox.published(number);
         }
@@ -223,10 +224,8 @@ impl Process {
 
     fn deliver(&mut self, world: &mut World, dice: &mut Dice) -> Result<(), Death> {
         if let Some((receiver, event)) = self.queue.pop_front() {
-            world.told[receiver].push(event.id.clone());
-            if self.faulty && dice.roll(40) == 0 {
-                return Err(Death::Told);
-            }
+            self.calls.tell(|| world.told[receiver].push(event.id.clone()))?;
+            self.calls.may_die(dice, 40)?;
             self.books.delivered(receiver, &event.id);
         }
         Ok(())
@@ -241,20 +240,22 @@ struct Group {
     assigned: Vec<usize>,
 }
 
-struct Cluster {
-    world: World,
-    topic: Topic,
+pub(super) struct Cluster {
+    pub(super) world: World,
+    pub(super) topic: Topic,
     /// Those that gather and those that merge.
     groups: [Group; 2],
     dice: Dice,
     seed: u64,
-    /// No process begun after this many has faults.
-    faulty_lives: u64,
-    taken: u64,
+    fate: Fate,
+    /// What each process has called, by its number.
+    pub(super) lives: Vec<(Arc<Faulty>, Calls)>,
+    /// Processes that were stopped because others had claimed what was theirs.
+    pub(super) taken: u64,
 }
 
 impl Cluster {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, fate: Fate) -> Self {
         let mut dice = Dice(scramble(seed ^ 0x3e46));
         let world = World::new(input(seed));
         let mut group = |plan: fn() -> Plan, chain, partitions: usize| {
@@ -280,16 +281,16 @@ impl Cluster {
                 PARTITIONS,
             ),
         ];
-        Self { world, topic: Topic::default(), groups, dice, seed, faulty_lives: 40, taken: 0 }
+        Self { world, topic: Topic::default(), groups, dice, seed, fate, lives: Vec::new(), taken: 0 }
     }
 
     fn start(&mut self, of: usize, number: usize) -> Result<(), Death> {
-        let life = self.world.lives;
-        let faults = if life < self.faulty_lives { some_faults(self.seed ^ life, 0) } else { Faults::default() };
+        let (faults, calls) = self.fate.of(self.seed, self.world.lives);
         let store = Arc::new(Faulty::new(&self.world.bucket, faults));
+        self.lives.push((Arc::clone(&store), calls.clone()));
         let group = &mut self.groups[of];
         let chain = format!("{}-{number}", group.chain);
-        let process = Process::start(&mut self.world, &store, (group.plan)(), chain)?;
+        let process = Process::start(&mut self.world, &store, calls, (group.plan)(), chain)?;
         group.daemons[number] = Some(process);
         for partition in 0..self.groups[of].assigned.len() {
             if self.groups[of].assigned[partition] == number {
@@ -303,7 +304,7 @@ impl Cluster {
         self.groups[of].daemons[number].as_mut().map_or(Ok(()), |process| process.claim(partition))
     }
 
-    fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         let of = self.dice.roll(2) as usize;
         let number = self.dice.roll(self.groups[of].daemons.len() as u64) as usize;
         let Self { groups, dice, world, topic, .. } = self;
@@ -353,8 +354,8 @@ impl Cluster {
     }
 
     /// Lets all die, and then reads on to the end.
-    fn finish(&mut self) {
-        self.faulty_lives = 0;
+    pub(super) fn finish(&mut self) {
+        self.fate = Fate::Spared;
         for of in 0..2 {
             self.groups[of].daemons.iter_mut().for_each(|daemon| *daemon = None);
             for number in 0..self.groups[of].daemons.len() {
@@ -382,30 +383,4 @@ impl Cluster {
         }
         process.seal()
     }
-}
-
-#[test]
-fn daemons_that_share_windows_have_those_of_one_and_tell_each_alert_once() {
-    let (fired, taken, twice) = Default::default();
-    let add = |to: &std::sync::atomic::AtomicU64, n: u64| {
-        to.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
-    };
-    for_each_seed(seeds(200), |seed| {
-        let (expected, _) = clean(seed);
-        let mut cluster = Cluster::new(seed);
-        for _ in 0..400 {
-            cluster.step();
-        }
-        cluster.finish();
-        assert_same(&format!("seed {seed}"), &expected, &cluster.world);
-        add(&fired, expected.told[0].len() as u64);
-        add(&taken, cluster.taken);
-        let messages: usize = cluster.topic.iter().map(Vec::len).sum();
-        let different =
-            cluster.topic.iter().map(|messages| messages.iter().collect::<BTreeSet<_>>().len()).sum::<usize>();
-        add(&twice, (messages - different) as u64);
-    });
-    assert!(fired.into_inner() > 0, "a simulation without alerts shows nothing of them");
-    assert!(taken.into_inner() > 0, "no zombie was ever stopped");
-    assert!(twice.into_inner() > 0, "no message was ever written twice");
 }

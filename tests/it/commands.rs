@@ -40,6 +40,7 @@ fn check_accepts_what_is_shipped_and_prints_json_on_request() {
         "pipelines/files.yaml",
         "pipelines/fly.yaml",
         "pipelines/fly-nats.yaml",
+        "pipelines/jetstream.yaml",
         "pipelines/kafka.yaml",
         "pipelines/kept-local.yaml",
         "pipelines/kept-s3.yaml",

@@ -1,10 +1,10 @@
 //! What users see when something is wrong outside: one clear error, the right exit code, nothing half-written.
 
-use crate::harness::{Running, assert_exit, headrig, pipeline, temporary, text};
+use crate::harness::{Running, SmallDisk, assert_exit, headrig, pipeline, temporary, text};
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -126,94 +126,67 @@ fn a_failed_archive_ends_a_daemon_whose_input_is_silent() {
     assert_eq!(running.wait(), Some(1), "it ends by itself, though no line comes any more");
 }
 
+/// A pipeline that stores 200,000 lines on `disk`, in seals of 20,000.
+fn on_disk(folder: &Path, disk: &SmallDisk, follow: bool) -> (PathBuf, PathBuf) {
+    let archive = disk.path().join("archive");
+    let log = folder.join("app.ndjson");
+    let made = headrig().args(["generate", "--events", "200000", "--output"]).arg(&log).status().unwrap();
+    assert!(made.success());
+    let source = format!("{{ type: file, paths: [\"{}\"], follow: {follow} }}", log.display());
+    let small =
+        yaml(&archive.display().to_string(), &source).replace("archive: {", "archive: { flush: { rows: 20000 },");
+    (pipeline(folder, &small), archive)
+}
+
+/// Rows that can be seen, and how many of them are there more than once.
+fn rows(archive: &Path) -> String {
+    let count = "import duckdb, glob, sys\nfiles = glob.glob(sys.argv[1] + '/data/**/*.parquet', recursive=True)\n\
+                 print(*duckdb.sql(f\"select count(*), count(request_id) - count(distinct request_id) from read_parquet({files})\").fetchone() if files else (0, 0))";
+    let counted = crate::harness::python().args(["-c", count]).arg(archive).output().unwrap();
+    assert!(counted.status.success(), "{}", text(&counted.stderr));
+    text(&counted.stdout).trim().to_owned()
+}
+
 #[test]
 fn a_full_disk_leaves_a_sound_archive_that_goes_on_later() {
     let folder = temporary();
-    let disk = folder.path().join("disk");
-    fs::create_dir(&disk).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"]).arg(&disk).status();
-    let may_mount = mounted.is_ok_and(|status| status.success());
-    // Without the right to mount, /dev/full stands in for the disk: a file that no byte fits into.
-    if !may_mount {
-        let file = pipeline(folder.path(), "pipeline: p\nsources: { s: { type: generate, events: 10 } }\n");
+    let Some(disk) = SmallDisk::mount("3m", "an archive on one") else {
+        // /dev/full stands in for the disk: a file that no byte fits into.
         let output = headrig().args(["generate", "--events", "1000000", "--output", "/dev/full"]).output().unwrap();
         assert_exit(&output, 1);
         assert_says(&output, &["No space left"]);
-        eprintln!("MISSING: a full disk needs the right to mount a tmpfs; {} was not tried", file.display());
         return;
-    }
-    let _unmount = Unmount(&disk);
-    let archive = disk.join("archive");
-    let log = folder.path().join("app.ndjson");
-    let made = headrig().args(["generate", "--events", "200000", "--output"]).arg(&log).status().unwrap();
-    assert!(made.success());
-    let source = format!("{{ type: file, paths: [\"{}\"] }}", log.display());
-    let small =
-        yaml(&archive.display().to_string(), &source).replace("archive: {", "archive: { flush: { rows: 20000 },");
-    let file = pipeline(folder.path(), &small);
+    };
+    let (file, archive) = on_disk(folder.path(), &disk, false);
     let output = run_once(&file);
     assert_exit(&output, 1);
     assert_says(&output, &["cannot store in the archive", "No space left", "hint:"]);
     // What is visible is whole, and none of it twice.
-    let readable = "import duckdb, sys, glob\nfiles = glob.glob(sys.argv[1] + '/data/**/*.parquet', recursive=True)\n\
-                    print(duckdb.sql(f\"select count(*), count(distinct ts::varchar || coalesce(request_id, message, attributes)) from read_parquet({files})\").fetchone() if files else (0, 0))";
-    let seen = crate::harness::python().args(["-c", readable]).arg(&archive).output().unwrap();
-    assert!(seen.status.success(), "{}", text(&seen.stderr));
+    assert!(rows(&archive).ends_with(" 0"));
     // With room again, a restart goes on from the last seal.
-    assert!(Command::new("mount").args(["-o", "remount,size=200m"]).arg(&disk).status().unwrap().success());
+    disk.resize("200m");
     assert_exit(&run_once(&file), 0);
-    let count = "import duckdb, sys\nprint(*duckdb.sql(f\"select count(*), count(request_id) - count(distinct request_id) from read_parquet('{sys.argv[1]}/data/**/*.parquet')\").fetchone())";
-    let counted = crate::harness::python().args(["-c", count]).arg(&archive).output().unwrap();
-    assert_eq!(text(&counted.stdout).trim(), "200000 0", "{}", text(&counted.stderr));
+    assert_eq!(rows(&archive), "200000 0");
 }
 
 /// A daemon waits for room: its sources are held back, it says why, and goes on by itself.
 #[test]
 fn a_full_disk_is_waited_for() {
     let folder = temporary();
-    let disk = folder.path().join("disk");
-    fs::create_dir(&disk).unwrap();
-    let mount = |options: &str| {
-        Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&disk).status().unwrap().success()
-    };
-    if !mount("size=3m") {
-        // What is tried without a disk: `archive::patience::tests::a_file_waits_for_room`.
-        eprintln!("MISSING: a full disk needs the right to mount a tmpfs; a daemon that waits for room was not tried");
-        return;
-    }
-    let _unmount = Unmount(&disk);
-    let archive = disk.join("archive");
-    let log = folder.path().join("app.ndjson");
-    let made = headrig().args(["generate", "--events", "200000", "--output"]).arg(&log).status().unwrap();
-    assert!(made.success());
-    let source = format!("{{ type: file, paths: [\"{}\"], follow: true }}", log.display());
-    let small =
-        yaml(&archive.display().to_string(), &source).replace("archive: {", "archive: { flush: { rows: 20000 },");
-    let file = pipeline(folder.path(), &small);
+    // What is tried without a disk: `archive::patience::tests::a_file_waits_for_room`.
+    let Some(disk) = SmallDisk::mount("3m", "a daemon that waits for room") else { return };
+    let (file, archive) = on_disk(folder.path(), &disk, true);
     let mut running = Running::start(headrig().args(["run"]).arg(&file));
     let told = running.stderr_line(Duration::from_secs(60), |line| line.contains("takes nothing for now"));
     assert!(told.contains("No space left") && told.contains("free space on that disk"), "{told}");
     assert!(!running.has_ended());
-    assert!(mount("remount,size=200m"));
+    disk.resize("200m");
     running.stderr_line(Duration::from_secs(60), |line| line.contains("done waiting"));
-    let rows = || {
-        let count = "import duckdb, glob, sys\nfiles = glob.glob(sys.argv[1] + '/data/**/*.parquet', recursive=True)\n\
-                     print(*duckdb.sql(f\"select count(*), count(request_id) - count(distinct request_id) from read_parquet({files})\").fetchone() if files else (0, 0))";
-        text(&crate::harness::python().args(["-c", count]).arg(&archive).output().unwrap().stdout)
-    };
     // 200,000 rows are ten seals of 20,000.
-    crate::harness::until(Duration::from_secs(120), || rows().trim() == "200000 0");
+    crate::harness::until(Duration::from_secs(120), || rows(&archive) == "200000 0");
     running.signal(rustix::process::Signal::TERM);
     assert_eq!(running.wait(), Some(0), "nothing of it is an error");
     assert_exit(&headrig().args(["verify", "--deep"]).arg(&archive).output().unwrap(), 0);
-}
-
-struct Unmount<'p>(&'p Path);
-
-impl Drop for Unmount<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0).status();
-    }
 }
 
 #[test]

@@ -85,6 +85,42 @@ pub fn duckdb(script: &str, arguments: &[&Path]) -> String {
     text(&output.stdout)
 }
 
+/// A disk of its own that is soon full: a tmpfs, which goes with it.
+pub struct SmallDisk(pub tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None` where nobody may mount, which is told: `untried` is what was not tried then.
+    #[expect(clippy::print_stderr, reason = "what was not tested must be told")]
+    pub fn mount(size: &str, untried: &str) -> Option<Self> {
+        let disk = Self(temporary());
+        if disk.apply(&format!("size={size}")) {
+            return Some(disk);
+        }
+        eprintln!("MISSING: a full disk needs the right to mount a tmpfs; {untried} was not tried");
+        None
+    }
+
+    /// Gives it another size.
+    pub fn resize(&self, size: &str) {
+        assert!(self.apply(&format!("remount,size={size}")), "what is mounted can be resized");
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn apply(&self, options: &str) -> bool {
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(self.path()).status();
+        mounted.is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.path()).status();
+    }
+}
+
 /// A running program that is ended with the test, by its process id.
 pub struct Running {
     child: Child,

@@ -22,6 +22,10 @@ mod kafka;
 mod lines;
 mod bucket;
 mod demo;
+mod served;
 mod nats;
 mod notify;
+
+mod jetstream;
+mod jetstream_shared;
 mod query;

@@ -1,163 +1,25 @@
-//! NATS and JetStream with a real server, which is killed and started again, as is headrig.
+//! Core NATS with a real server, which is killed and started again, as is headrig.
 
-use crate::harness::{Running, assert_exit, duckdb, headrig, pipeline, project, python, temporary, text, until};
-use headrig::source::nats::{Login, Server, Taken};
+use crate::harness::{Running, SmallDisk, assert_exit, headrig, temporary, text, until};
+use crate::served::{
+    Nats, PATIENCE, assert_same, end, free_port, generate, listening, pauses, prepare, records, run, truth,
+};
 use rustix::process::Signal;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output};
 use std::time::Duration;
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A nats-server that is killed with the test, by its process id.
-struct Nats {
-    child: Child,
-    port: u16,
-    folder: PathBuf,
-    options: Vec<String>,
-}
-
-impl Nats {
-    fn start(folder: &Path, options: &[String]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let folder = folder.join("jetstream");
-        let child = spawn(port, &folder, options);
-        Self { child, port, folder, options: options.to_vec() }
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn start_again(&mut self) {
-        self.child = spawn(self.port, &self.folder, &self.options);
-    }
-
-    fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
-    }
-
-    /// Asks for `subject` and returns the answer.
-    fn ask(&self, subject: &str, body: &str) -> String {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let login = Login { user: None, password: None, token: None, creds: None, tls: None };
-        runtime.block_on(async {
-            let mut connection = Server::new(&self.url(), login).unwrap().connect("test").await.unwrap();
-            connection.subscribe("_INBOX.test", None, 1);
-            connection.publish(subject, Some("_INBOX.test"), &[], body.as_bytes());
-            connection.flush().await.unwrap();
-            loop {
-                match connection.take().unwrap() {
-                    Taken::Message(message) => return String::from_utf8(message.payload.to_vec()).unwrap(),
-                    Taken::Nothing => connection.fill().await.unwrap(),
-                    _ => {}
-                }
-            }
-        })
-    }
-
-    fn make_stream(&self) {
-        let answer =
-            self.ask("$JS.API.STREAM.CREATE.LOGS", r#"{"name":"LOGS","subjects":["logs.>"],"storage":"file"}"#);
-        assert!(!answer.contains("\"error\""), "{answer}");
-    }
-}
-
-fn spawn(port: u16, folder: &Path, options: &[String]) -> Child {
-    let mut command = Command::new(project().join("tests/servers/nats.sh"));
-    command.arg(port.to_string()).arg(folder).args(options).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
-    until(PATIENCE, || TcpStream::connect(("127.0.0.1", port)).is_ok());
-    assert!(child.try_wait().unwrap().is_none(), "nats-server is missing or doesn't start");
-    child
-}
-
-impl Drop for Nats {
-    fn drop(&mut self) {
-        // It may have been killed by the test.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A folder with a pipeline for `source`, whose archive and data lie there, too.
-fn prepare(folder: &Path, name: &str, source: &str, flush: &str) -> PathBuf {
-    let folder = folder.join(name);
-    fs::create_dir_all(&folder).unwrap();
-    let archive = folder.join("archive");
-    pipeline(
-        &folder,
-        &format!(
-            "pipeline: p\nsources:\n  s: {source}\ndecode: {{ envelope: fly, schema: access }}\narchive: {{ url: \"{}\", \
-             flush: {{ every: {flush} }} }}\nserver: {{ listen: \"${{HEADRIG_LISTEN}}\" }}\n",
-            archive.display()
-        ),
-    )
-}
-
-fn run(file: &Path) -> Command {
-    let mut command = headrig();
-    command.arg("run").arg(file).env("HEADRIG_DATA_DIR", file.parent().unwrap().join("data"));
-    command
-}
-
-/// Starts headrig and waits until it listens.
-fn listening(file: &Path) -> Running {
-    let running = Running::start(&mut run(file));
-    running.stderr_line(PATIENCE, |line| line.contains("connected to NATS"));
-    running
-}
-
-fn generate(events: u32, seed: u32, output: &str) {
-    let (events, seed) = (events.to_string(), seed.to_string());
-    let arguments = ["generate", "--events", &events, "--seed", &seed, "--output", output];
-    assert_exit(&headrig().args(arguments).output().unwrap(), 0);
-}
-
-/// The archive that the same lines give when they are read from files.
-fn truth(folder: &Path, parts: &[(u32, u32)]) -> PathBuf {
-    for (events, seed) in parts {
-        generate(*events, *seed, &folder.join(format!("{seed}.ndjson")).display().to_string());
-    }
-    let source = format!("{{ type: file, paths: [\"{}/*.ndjson\"] }}", folder.display());
-    let file = prepare(folder, "truth", &source, "1h");
-    assert_exit(&run(&file).arg("--once").output().unwrap(), 0);
-    file.with_file_name("archive")
-}
-
-#[track_caller]
-fn assert_same(archive: &Path, truth: &Path, records: u32) {
-    let told = duckdb("same.py", &[archive, truth, Path::new(&records.to_string())]);
-    assert!(!told.is_empty(), "the comparison says what it compared");
-}
-
-/// Records in an archive, rows and dead letters; whatever a reader sees while headrig is at work.
-fn records(archive: &Path) -> u32 {
-    let count = "import duckdb, glob, sys\ntotal = 0\nfor kind in ('data', 'dead'):\n    \
-                 files = glob.glob(f'{sys.argv[1]}/{kind}/**/*.parquet', recursive=True)\n    \
-                 total += duckdb.sql(f'select count(*) from read_parquet({files})').fetchone()[0] if files else 0\nprint(total)";
-    let output = python().args(["-c", count]).arg(archive).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    text(&output.stdout).trim().parse().unwrap()
-}
-
-fn end(mut running: Running) {
-    running.signal(Signal::TERM);
-    assert_eq!(running.wait(), Some(0));
-}
 
 /// Bytes in the segments of a spool.
 fn spool_bytes(file: &Path) -> u64 {
-    let pattern = format!("{}/data/p/s/*.spool", file.parent().unwrap().display());
-    glob::glob(&pattern).unwrap().map(|path| fs::metadata(path.unwrap()).map_or(0, |file| file.len())).sum()
+    spool_bytes_below(&file.with_file_name("data"))
 }
 
-/// Pauses of 200 to 999 ms, the same each time.
-fn pauses(count: u64) -> impl Iterator<Item = Duration> {
-    (1..=count).map(|turn| Duration::from_millis(200 + turn.wrapping_mul(0x9E37_79B9_7F4A_7C15) % 800))
+fn spool_bytes_below(data: &Path) -> u64 {
+    let pattern = format!("{}/p/s/*.spool", data.display());
+    glob::glob(&pattern).unwrap().map(|path| fs::metadata(path.unwrap()).map_or(0, |file| file.len())).sum()
 }
 
 #[test]
@@ -214,6 +76,92 @@ fn an_outage_of_the_server_is_bridged_and_the_gap_named() {
     until(PATIENCE, || records(&archive) >= 2_000);
     end(running);
     assert_same(&archive, &truth(folder.path(), &[(1_000, 1), (1_000, 2)]), 2_000);
+}
+
+/// The first line that a server says.
+fn greeting(port: u16) -> String {
+    let mut line = String::new();
+    BufReader::new(TcpStream::connect(("127.0.0.1", port)).unwrap()).read_line(&mut line).unwrap();
+    line
+}
+
+#[test]
+fn when_a_server_of_a_cluster_goes_another_one_is_listened_to() {
+    let folders = [temporary(), temporary()];
+    let (ports, routes) = ([free_port(), free_port()], [free_port(), free_port()]);
+    let mut servers: Vec<Nats> = (0..2)
+        .map(|at| {
+            let [own, other] = [routes[at], routes[1 - at]].map(|port| format!("nats://127.0.0.1:{port}"));
+            let name = format!("s{at}");
+            let options = ["--cluster", &own, "--cluster_name", "c", "--routes", &other, "--name", &name];
+            Nats::start_at(ports[at], folders[at].path(), &options.map(str::to_owned))
+        })
+        .collect();
+    until(PATIENCE, || greeting(ports[0]).contains(&format!("127.0.0.1:{}", ports[1])));
+    // The first daemon knows of the second server what the first one tells; of the other daemon's, one is not there.
+    let urls = [servers[0].url(), format!("nats://127.0.0.1:{},{}", free_port(), servers[1].url())];
+    let files = [0, 1].map(|at| {
+        let source = format!("{{ type: nats, url: \"{}\", subject: logs.> }}", urls[at]);
+        prepare(folders[at].path(), "nats", &source, "200ms")
+    });
+    let running = files.each_ref().map(|file| listening(file));
+    let archives = files.each_ref().map(|file| file.with_file_name("archive"));
+    generate(1_000, 1, &format!("{}/logs.app.fra.1", servers[1].url()));
+    until(PATIENCE, || archives.iter().all(|archive| records(archive) == 1_000));
+    servers[0].kill();
+    let other = format!("\"server\":\"127.0.0.1:{}\"", ports[1]);
+    running[0].stderr_line(PATIENCE, |line| line.contains("connected to NATS") && line.contains(&other));
+    generate(1_000, 2, &format!("{}/logs.app.fra.1", servers[1].url()));
+    until(PATIENCE, || archives.iter().all(|archive| records(archive) == 2_000));
+    running.into_iter().for_each(end);
+    let truth = truth(folders[0].path(), &[(1_000, 1), (1_000, 2)]);
+    archives.iter().for_each(|archive| assert_same(archive, &truth, 2_000));
+}
+
+/// Nothing of what the spool accepted is lost when its disk is full, what comes meanwhile is counted, and with room again it
+/// goes on.
+#[test]
+fn a_full_disk_under_the_spool_holds_the_server_back() {
+    let folder = temporary();
+    let Some(disk) = SmallDisk::mount("3m", "a spool on one") else { return };
+    let server = Nats::start(folder.path(), &[]);
+    let source = format!("{{ type: nats, url: \"{}\", subject: logs.> }}", server.url());
+    // Nothing is sealed before the end: no segment goes.
+    let file = prepare(folder.path(), "nats", &source, "1h");
+    let mut running = Running::start(run(&file).env("HEADRIG_DATA_DIR", disk.path()));
+    running.stderr_line(PATIENCE, |line| line.contains("connected to NATS"));
+    let subject = format!("{}/logs.app.fra.1", server.url());
+    let publishing = |seed| {
+        let subject = subject.clone();
+        std::thread::spawn(move || generate(20_000, seed, &subject))
+    };
+    let first = publishing(1);
+    let told = running.stderr_line(PATIENCE, |line| line.contains("the spool's disk is full, holding back"));
+    assert!(told.contains("No space left") && told.contains("free space on that disk"), "{told}");
+    disk.resize("20m");
+    first.join().unwrap();
+    // 13 MB are in it, and 7 MB are left: of the next lines some come in vain.
+    until(PATIENCE, || spool_bytes_below(disk.path()) > 12_000_000);
+    let second = publishing(2);
+    running.stderr_line(PATIENCE, |line| line.contains("what comes from now on is lost and counted"));
+    second.join().unwrap();
+    disk.resize("200m");
+    generate(1_000, 3, &subject);
+    let first = running.stderr_line(PATIENCE, |line| line.contains("has room again"));
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait(), Some(0));
+    // A little may have fitted in while it was full, so there may have been room more than once.
+    let lines = running.all_stderr();
+    let again = lines.iter().filter(|line| line.contains("has room again")).chain([&first]);
+    let lost = again.map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["fields"]["lost"].as_u64().unwrap_or_else(|| panic!("{line}")) as u32
+    });
+    let lost: u32 = lost.sum();
+    assert!((1..20_000).contains(&lost), "{lost}");
+    let archive = file.with_file_name("archive");
+    assert_eq!(records(&archive), 41_000 - lost, "all but {lost}");
+    assert_exit(&headrig().args(["verify", "--deep"]).arg(&archive).output().unwrap(), 0);
 }
 
 #[test]
@@ -309,66 +257,4 @@ fn a_connection_is_encrypted_and_the_servers_name_checked() {
             assert_fails(&trusting, &["cannot make a TLS connection", "hint: the certificate is for another name"]);
         }
     }
-}
-
-#[test]
-fn every_message_of_a_stream_is_archived_once_whatever_is_killed() {
-    let folder = temporary();
-    let mut server = Nats::start(folder.path(), &[]);
-    server.make_stream();
-    let source = format!("{{ type: jetstream, url: \"{}\", stream: LOGS, durable: headrig }}", server.url());
-    let file = prepare(folder.path(), "js", &source, "150ms");
-    let subject = format!("jetstream://127.0.0.1:{}/logs.app.fra.1", server.port);
-    // `HEADRIG_STREAMED=500000 HEADRIG_KILLS=20 cargo test … --test it -- nats::every_message` is issue 4's own size.
-    let size = |name, usual| std::env::var(name).map_or(usual, |number| number.parse().expect("a number"));
-    let (half, kills) = (size("HEADRIG_STREAMED", 60_000) / 2, size("HEADRIG_KILLS", 12) / 2);
-    let parts = [(half, 1), (half, 2)];
-    for (events, seed) in parts {
-        let output = subject.clone();
-        let publishing = std::thread::spawn(move || generate(events, seed, &output));
-        for pause in pauses(u64::from(kills)) {
-            let running = Running::start(&mut run(&file));
-            std::thread::sleep(pause);
-            running.signal(Signal::KILL);
-        }
-        publishing.join().unwrap();
-        // The server goes and comes back under a headrig that goes on.
-        let running = Running::start(&mut run(&file));
-        std::thread::sleep(Duration::from_millis(700));
-        server.kill();
-        std::thread::sleep(Duration::from_millis(700));
-        server.start_again();
-        until(PATIENCE, || records(&file.with_file_name("archive")) >= seed * half);
-        end(running);
-    }
-    assert_exit(&run(&file).arg("--once").output().unwrap(), 0);
-    assert_same(&file.with_file_name("archive"), &truth(folder.path(), &parts), 2 * half);
-}
-
-#[test]
-fn a_stream_is_acknowledged_when_sealed_read_to_its_end_and_refused_when_made_anew() {
-    let folder = temporary();
-    let server = Nats::start(folder.path(), &[]);
-    server.make_stream();
-    let subject = format!("jetstream://127.0.0.1:{}/logs.a", server.port);
-    generate(2_000, 1, &subject);
-    let source = format!("{{ type: jetstream, url: \"{}\", stream: LOGS, durable: headrig }}", server.url());
-    let file = prepare(folder.path(), "js", &source, "200ms");
-    let running = Running::start(&mut run(&file));
-    let floor = || server.ask("$JS.API.CONSUMER.INFO.LOGS.headrig", "");
-    until(PATIENCE, || floor().contains("\"ack_floor\":{\"consumer_seq\":2000,\"stream_seq\":2000"));
-    assert_eq!(records(&file.with_file_name("archive")), 2_000, "acknowledged is what is sealed");
-    end(running);
-    generate(500, 2, &subject);
-    for _ in 0..2 {
-        assert_exit(&run(&file).arg("--once").output().unwrap(), 0);
-        assert_eq!(records(&file.with_file_name("archive")), 2_500, "a second time adds nothing");
-    }
-    server.ask("$JS.API.STREAM.DELETE.LOGS", "");
-    server.make_stream();
-    generate(3_000, 3, &subject);
-    let output = run(&file).arg("--once").output().unwrap();
-    assert_exit(&output, 1);
-    let said = text(&output.stderr);
-    assert!(said.contains("made anew") && said.contains("hint: its sequences begin anew"), "{said}");
 }

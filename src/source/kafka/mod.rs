@@ -17,11 +17,10 @@ mod handover;
 mod lane;
 mod offsets;
 mod reading;
-mod repartition;
+pub(super) mod repartition;
 mod topics;
 
 pub use broker::BrokerError;
-pub use repartition::{Publisher, Repartition, RepartitionConfig};
 pub(super) use topics::check;
 
 use super::outlet::blocking;

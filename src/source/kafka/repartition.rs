@@ -1,15 +1,14 @@
 //! The topic through which daemons of a group share windows: each writes what it has gathered of its partitions, keyed anew by
 //! the windows' groups, and each merges some of the topic's partitions.
 //!
-//! It lies on the cluster of the source. A pipeline makes it when it isn't there, with the partitions and the retention that
-//! it says. Writing is idempotent and in order: of two messages for one partition the later one never arrives without the earlier one.
+//! It lies on the cluster of the source, and is made when it isn't there. Writing is idempotent and in order: of two messages for one partition the later one never arrives without the earlier one.
 
 use super::broker::{self, BrokerError, millis, reason};
 use super::topics::is_topic;
 use crate::limits;
-use crate::place::{Located, Place, Problem};
+use crate::place::{Located, Place};
 use crate::record::partial::Message;
-use crate::source::{Config, KafkaConfig, SourceError, Start};
+use crate::source::{KafkaConfig, SourceError, Start};
 use crate::time::Span;
 use crate::time::clock::Clock;
 use rdkafka::ClientContext;
@@ -18,8 +17,6 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use schemars::JsonSchema;
-use serde::Deserialize;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,107 +26,50 @@ use std::time::Duration;
 /// Between two looks at whether to go on.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// `repartition:` as written.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RepartitionConfig {
-    /// A topic on the source's cluster, of this pipeline alone; made when it isn't there. Default `headrig.PIPELINE.windows`.
-    pub topic: Option<Located<String>>,
-    /// Its partitions, 1 to 1000: at most so many daemons merge windows. Can't be changed later. Default 12.
-    pub partitions: Option<Located<NonZeroU32>>,
-    /// How long the broker keeps what was written, where the topic is made. Default 7d.
-    pub retention: Option<Located<Span>>,
+/// A topic for windows, as it shall be.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::source) struct Topic<'t> {
+    pub(in crate::source) kafka: &'t KafkaConfig,
+    pub(in crate::source) name: &'t str,
+    pub(in crate::source) partitions: NonZeroU32,
+    pub(in crate::source) retention: Span,
 }
 
-/// How daemons share windows.
-#[derive(Debug, Clone)]
-pub struct Repartition {
-    /// Where it is written in the pipeline file.
-    pub place: Place,
-    pub topic: String,
-    pub partitions: NonZeroU32,
-    pub retention: Span,
-    /// The source whose group shares the windows.
-    pub kafka: Box<KafkaConfig>,
+/// What is wrong with a topic's name for windows of what `kafka` reads, and what to do about it.
+pub(in crate::source) fn check_topic(topic: &str, kafka: &KafkaConfig) -> Option<(String, &'static str)> {
+    if !is_topic(topic) {
+        let hint = "a name has up to 249 letters, digits, dots, hyphens and underscores";
+        return Some((format!("cannot use {topic:?} as a Kafka topic"), hint));
+    }
+    kafka.topics.iter().any(|read| read.value == topic).then(|| {
+        let hint = "name a topic that nothing else uses; it is made when it isn't there";
+        (format!("cannot share windows through {topic:?}, the source reads it"), hint)
+    })
 }
 
-impl Repartition {
-    /// Checks `repartition:` of a pipeline with these sources, without touching anything but the text.
-    ///
-    /// # Errors
-    /// All mistakes in it, and when the pipeline's sources are not one of Kafka's.
-    pub fn resolve(
-        config: &Located<RepartitionConfig>,
-        pipeline: &str,
-        sources: &[(String, Config)],
-    ) -> Result<Self, Vec<Problem>> {
-        let mut problems = Vec::new();
-        let kafka = match sources {
-            [(_, Config::Kafka(kafka))] => Some(kafka),
-            _ => {
-                let problem =
-                    config.problem("cannot share windows among daemons, the only source must be one of `type: kafka`");
-                problems.push(problem.hint("only a Kafka group has partitions to share: take `repartition` out, or give other sources pipelines of their own"));
-                None
-            }
-        };
-        let RepartitionConfig { topic, partitions, retention } = &config.value;
-        if let Some(topic) = topic {
-            let read = kafka.is_some_and(|kafka| kafka.topics.iter().any(|read| read.value == topic.value));
-            if !is_topic(&topic.value) {
-                let problem = topic.problem(format!("cannot use {:?} as a Kafka topic", topic.value));
-                problems.push(problem.hint("a name has up to 249 letters, digits, dots, hyphens and underscores"));
-            } else if read {
-                let problem =
-                    topic.problem(format!("cannot share windows through {:?}, the source reads it", topic.value));
-                problems.push(problem.hint("name a topic that nothing else uses; it is made when it isn't there"));
-            }
-        }
-        if let Some(partitions) = partitions.as_ref().filter(|p| p.value.get() > limits::PARTIAL_PARTITIONS) {
-            let most = limits::PARTIAL_PARTITIONS;
-            problems.push(partitions.problem(format!("cannot use {} partitions, at most {most}", partitions.value)));
-        }
-        if let Some(retention) = retention.as_ref().filter(|retention| retention.value < LEAST_RETENTION) {
-            let problem = retention
-                .problem(format!("cannot keep windows' parts for {}, at least {LEAST_RETENTION}", retention.value));
-            problems.push(problem.hint("what is gone before a daemon has merged it is missing in the windows: as long as all daemons may stand still"));
-        }
-        match kafka {
-            Some(kafka) if problems.is_empty() => Ok(Self {
-                place: config.place,
-                topic: topic
-                    .as_ref()
-                    .map_or_else(|| format!("headrig.{pipeline}.windows"), |topic| topic.value.clone()),
-                partitions: partitions.as_ref().map_or(PARTITIONS, |partitions| partitions.value),
-                retention: retention.as_ref().map_or(RETENTION, |retention| retention.value),
-                kafka: kafka.clone(),
-            }),
-            _ => Err(problems),
-        }
+/// The source that brings what daemons have written.
+pub(in crate::source) fn source(kafka: &KafkaConfig, topic: &str, place: Place) -> KafkaConfig {
+    let at = |value: String| Located { value, place, verbatim: false };
+    KafkaConfig {
+        topics: vec![at(topic.to_owned())],
+        group: at(format!("{}.windows", kafka.group.value)),
+        start: Start::Earliest,
+        ..kafka.clone()
     }
+}
 
-    /// The source that brings what daemons have written.
-    pub fn source(&self) -> Config {
-        let at = |value: String| Located { value, place: self.place, verbatim: false };
-        Config::Kafka(Box::new(KafkaConfig {
-            topics: vec![at(self.topic.clone())],
-            group: at(format!("{}.windows", self.kafka.group.value)),
-            start: Start::Earliest,
-            ..KafkaConfig::clone(&self.kafka)
-        }))
-    }
-
+impl Topic<'_> {
     /// Reaches the cluster, and makes the topic when it isn't there.
     ///
     /// # Errors
     /// When the cluster cannot be reached or refuses us, or the topic has another number of partitions.
-    pub fn connect(&self, clock: &dyn Clock) -> Result<Publisher, SourceError> {
+    pub(in crate::source) fn connect(self, clock: &dyn Clock) -> Result<Publisher, SourceError> {
         let brokers = &self.kafka.brokers.value;
-        let client = broker::client(&self.kafka, None)?;
-        let found = match broker::partitions(&client, brokers, &self.topic, clock) {
+        let client = broker::client(self.kafka, None)?;
+        let found = match broker::partitions(&client, brokers, self.name, clock) {
             Err(BrokerError::NoTopic { .. }) => {
                 if self.create(false)? {
-                    let Self { topic, partitions, retention, .. } = self;
+                    let Self { name: topic, partitions, retention, .. } = self;
                     tracing::info!(topic, partitions, %retention, "made the Kafka topic through which daemons share windows");
                 }
                 self.await_topic(&client, clock)?
@@ -141,34 +81,31 @@ impl Repartition {
         let producer = settings
             .create_with_context(Deliveries::default())
             .map_err(|error| BrokerError::Settings { reason: reason(&error) })?;
-        Ok(Publisher { producer, topic: self.topic.clone() })
+        Ok(Publisher { producer, topic: self.name.to_owned() })
     }
 
     /// Tries what [`Self::connect`] does, and makes nothing.
-    pub fn probe(&self, clock: &dyn Clock) -> Option<Problem> {
-        let tried = || {
-            let client = broker::client(&self.kafka, None)?;
-            match broker::partitions(&client, &self.kafka.brokers.value, &self.topic, clock) {
-                Ok(found) => self.check_partitions(found.len()),
-                Err(BrokerError::NoTopic { .. }) => self.create(true).map(drop),
-                // What is wrong with the cluster is told of the source.
-                Err(_) => Ok(()),
-            }
-        };
-        let error = tried().err()?;
-        Some(Problem::new(self.place, error.to_string()).hint(error.hint()))
+    pub(in crate::source) fn probe(self, clock: &dyn Clock) -> Result<(), SourceError> {
+        let client = broker::client(self.kafka, None)?;
+        match broker::partitions(&client, &self.kafka.brokers.value, self.name, clock) {
+            Ok(found) => self.check_partitions(found.len()),
+            Err(BrokerError::NoTopic { .. }) => self.create(true).map(drop),
+            // What is wrong with the cluster is told of the source.
+            Err(_) => Ok(()),
+        }?;
+        Ok(())
     }
 
-    fn check_partitions(&self, found: usize) -> Result<(), BrokerError> {
-        let (topic, wanted) = (self.topic.clone(), self.partitions.get());
+    fn check_partitions(self, found: usize) -> Result<(), BrokerError> {
+        let (topic, wanted) = (self.name.to_owned(), self.partitions.get());
         if found == wanted as usize { Ok(()) } else { Err(BrokerError::Partitions { topic, found, wanted }) }
     }
 
     /// A topic that was just made is known after a moment.
-    fn await_topic(&self, client: &broker::Client, clock: &dyn Clock) -> Result<Vec<i32>, BrokerError> {
+    fn await_topic(self, client: &broker::Client, clock: &dyn Clock) -> Result<Vec<i32>, BrokerError> {
         let started = clock.monotonic();
         loop {
-            match broker::partitions(client, &self.kafka.brokers.value, &self.topic, clock) {
+            match broker::partitions(client, &self.kafka.brokers.value, self.name, clock) {
                 Err(BrokerError::NoTopic { .. }) if clock.monotonic().since(started) < limits::KAFKA_CONNECT => {
                     drop(client.poll(LOOK));
                 }
@@ -178,13 +115,13 @@ impl Repartition {
     }
 
     /// Makes the topic, or only asks whether it could be made. False when another daemon has made it meanwhile.
-    fn create(&self, only_ask: bool) -> Result<bool, BrokerError> {
-        let failed = |reason: String| BrokerError::Create { topic: self.topic.clone(), reason };
+    fn create(self, only_ask: bool) -> Result<bool, BrokerError> {
+        let failed = |reason: String| BrokerError::Create { topic: self.name.to_owned(), reason };
         let admin: AdminClient<DefaultClientContext> =
-            broker::connection(&self.kafka).create().map_err(|error| failed(reason(&error)))?;
+            broker::connection(self.kafka).create().map_err(|error| failed(reason(&error)))?;
         let (retention, partitions) = (millis(self.retention), self.partitions.get() as i32);
         // As many replicas as the brokers make by themselves.
-        let topic = NewTopic::new(&self.topic, partitions, TopicReplication::Fixed(-1)).set("retention.ms", &retention);
+        let topic = NewTopic::new(self.name, partitions, TopicReplication::Fixed(-1)).set("retention.ms", &retention);
         let topic = topic.set("cleanup.policy", "delete");
         let patience = Some(limits::KAFKA_CONNECT.to_std());
         let options = AdminOptions::new().request_timeout(patience).operation_timeout(patience).validate_only(only_ask);
@@ -208,8 +145,8 @@ impl Repartition {
         Ok(made)
     }
 
-    fn producer_settings(&self) -> rdkafka::ClientConfig {
-        let mut settings = broker::connection(&self.kafka);
+    fn producer_settings(self) -> rdkafka::ClientConfig {
+        let mut settings = broker::connection(self.kafka);
         settings.set("enable.idempotence", "true");
         // Never given up: a later message must not arrive without an earlier one.
         settings.set("message.timeout.ms", "0");
@@ -219,12 +156,8 @@ impl Repartition {
     }
 }
 
-const PARTITIONS: NonZeroU32 = NonZeroU32::new(12).expect("not zero");
-const RETENTION: Span = Span::from_secs(7 * 86_400);
-const LEAST_RETENTION: Span = Span::from_secs(3_600);
-
 /// What writes to the topic.
-pub struct Publisher {
+pub(in crate::source) struct Publisher {
     producer: BaseProducer<Deliveries>,
     topic: String,
 }
@@ -241,7 +174,11 @@ impl Publisher {
     ///
     /// # Errors
     /// What waiting cannot heal.
-    pub fn publish(&self, messages: &[Message], go_on: impl Fn() -> bool) -> Result<bool, BrokerError> {
+    pub(in crate::source) fn publish(
+        &self,
+        messages: &[Message],
+        go_on: impl Fn() -> bool,
+    ) -> Result<bool, BrokerError> {
         let failed = |reason: String| BrokerError::Write { topic: self.topic.clone(), reason };
         let deliveries = self.producer.context();
         let before = deliveries.taken.load(Ordering::Relaxed);

@@ -2,6 +2,7 @@
 //!
 //! No task of its own and no queue: whoever has the connection reads from it, and who doesn't read holds the server back.
 
+use super::address::Address;
 use super::auth::{self, Creds, Identity};
 use super::wire::{self, Info, Malformed, Message, Operation};
 use crate::limits;
@@ -12,14 +13,14 @@ use serde::Deserialize;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
-use url::{Host, Url};
 
 /// `tls:` of a connection.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -38,6 +39,8 @@ pub struct NatsTlsConfig {
 pub enum NatsError {
     #[error("cannot use {url:?} as a NATS address")]
     Address { url: String },
+    #[error("cannot connect to any of {} NATS servers: {}", .0.len(), joined(.0))]
+    NoneOf(Vec<NatsError>),
     #[error("cannot connect to NATS at {address}: {source}")]
     Connect { address: String, source: io::Error },
     #[error("cannot connect to NATS at {address} within {seconds} s", seconds = limits::NATS_CONNECT.micros() / 1_000_000)]
@@ -68,13 +71,26 @@ pub enum NatsError {
     Stalled { address: String, silence: Span },
     #[error("cannot use stream {stream:?} of NATS at {address}: {said}")]
     Stream { address: String, stream: String, said: String },
+    #[error(
+        "cannot go on with consumer {durable:?} of stream {stream:?} at {address}, somebody else has got messages of it"
+    )]
+    Skipped { address: String, stream: String, durable: String },
+}
+
+fn joined(errors: &[NatsError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl NatsError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Address { .. } => "expected nats://HOST:PORT or tls://HOST:PORT".to_owned(),
+            Self::Address { .. } => "expected nats://HOST:PORT or tls://HOST:PORT, several with commas between them".to_owned(),
+            // One that let us try says more than those that were not there.
+            Self::NoneOf(errors) => {
+                let reached = errors.iter().find(|error| !matches!(error, Self::Connect { .. } | Self::Slow { .. }));
+                return reached.or(errors.first())?.hint();
+            }
             Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
                 "nothing listens there: see that nats-server runs, and look at host and port".to_owned()
             }
@@ -94,6 +110,9 @@ impl NatsError {
                 "the user may not do that: look at its permissions and at `subject`".to_owned()
             }
             Self::Said { said, .. } if said.contains("Invalid Subject") => "look at `subject`".to_owned(),
+            Self::Stream { said, .. } if said.contains("not unique on workqueue") || said.contains("overlap") => {
+                "a stream of retention `workqueue` has one consumer for each subject: take the other one away, or read other subjects with `subject`".to_owned()
+            }
             Self::Stream { .. } => "look at `stream`, and whether JetStream is on (nats-server -js)".to_owned(),
             Self::Unfit { said, .. } if said.contains("anew") => {
                 "its sequences begin anew: give the source another name, or keep a new archive".to_owned()
@@ -104,12 +123,15 @@ impl NatsError {
     }
 }
 
-/// Where a server is and who we are there; checked.
+/// Where servers of one cluster are and who we are there; checked. All clones know of the same servers.
 #[derive(Debug, Clone)]
 pub struct Server {
-    pub host: String,
-    pub port: u16,
-    tls: Option<NatsTlsConfig>,
+    addresses: Vec<Address>,
+    /// Servers that others have told of.
+    told: Arc<Mutex<Vec<Address>>>,
+    /// Which one is next: after one was lost, another is tried.
+    turn: Arc<AtomicUsize>,
+    tls: NatsTlsConfig,
     identity: Identity,
 }
 
@@ -124,27 +146,13 @@ pub struct Login<'c> {
 }
 
 impl Server {
-    /// Reads address and files.
+    /// Reads addresses (with commas between them) and files.
     ///
     /// # Errors
-    /// When the address is none, or a file cannot be read.
-    pub fn new(url: &str, login: Login<'_>) -> Result<Self, NatsError> {
-        let wrong = || NatsError::Address { url: url.to_owned() };
-        let parsed = Url::parse(url).map_err(|_| wrong())?;
-        // The scheme isn't one of those whose hosts `url` reads as addresses.
-        let host = match parsed.host().ok_or_else(wrong)? {
-            Host::Domain(name) => name.to_owned(),
-            Host::Ipv4(address) => address.to_string(),
-            Host::Ipv6(address) => address.to_string(),
-        };
-        let tls = match parsed.scheme() {
-            "nats" => login.tls.cloned(),
-            "tls" => Some(login.tls.cloned().unwrap_or_default()),
-            _ => return Err(wrong()),
-        };
-        if host.is_empty() || !parsed.username().is_empty() || !matches!(parsed.path(), "" | "/") {
-            return Err(wrong());
-        }
+    /// When an address is none, or a file cannot be read.
+    pub fn new(urls: &str, login: Login<'_>) -> Result<Self, NatsError> {
+        let parsed = urls.split(',').map(|url| Address::parse(url.trim(), login.tls.is_some()));
+        let addresses = parsed.collect::<Result<Vec<_>, _>>()?;
         let creds = match login.creds {
             Some(path) => {
                 let reason = |reason: &str| NatsError::File { path: path.clone(), reason: reason.to_owned() };
@@ -159,41 +167,59 @@ impl Server {
             token: login.token.cloned(),
             creds,
         };
-        Ok(Self { host, port: parsed.port().unwrap_or(4222), tls, identity })
+        let tls = login.tls.cloned().unwrap_or_default();
+        Ok(Self { addresses, told: Arc::default(), turn: Arc::default(), tls, identity })
     }
 
-    /// `host:port`, for messages.
+    /// The addresses as `host:port`, for messages.
     pub fn address(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        self.addresses.iter().map(Address::show).collect::<Vec<_>>().join(",")
     }
 
-    /// Connects and logs in.
+    /// Connects and logs in to the first server that lets us in, beginning behind the one that was connected last.
     ///
     /// # Errors
-    /// When the server cannot be reached within [`limits::NATS_CONNECT`], or refuses.
+    /// When none can be reached within [`limits::NATS_CONNECT`] each, or all refuse.
     pub async fn connect(&self, name: &str) -> Result<Connection, NatsError> {
-        let slow = NatsError::Slow { address: self.address() };
-        tokio::time::timeout(limits::NATS_CONNECT.to_std(), self.shake_hands(name)).await.unwrap_or(Err(slow))
+        let mut all = self.addresses.clone();
+        for told in self.told.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if !all.iter().any(|known| (&known.host, known.port) == (&told.host, told.port)) {
+                all.push(told.clone());
+            }
+        }
+        let first = self.turn.load(Ordering::Relaxed);
+        let mut errors = Vec::new();
+        for turn in first..first + all.len() {
+            let at = turn % all.len();
+            let slow = NatsError::Slow { address: all[at].show() };
+            let shaken = tokio::time::timeout(limits::NATS_CONNECT.to_std(), self.shake_hands(&all[at], name)).await;
+            match shaken.unwrap_or(Err(slow)) {
+                Ok(mut connection) => {
+                    self.turn.store((at + 1) % all.len(), Ordering::Relaxed);
+                    connection.told = Some((all[at].clone(), Arc::clone(&self.told)));
+                    learn(connection.told.as_ref(), &connection.info);
+                    return Ok(connection);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        Err(if errors.len() == 1 { errors.remove(0) } else { NatsError::NoneOf(errors) })
     }
 
-    async fn shake_hands(&self, name: &str) -> Result<Connection, NatsError> {
-        let address = self.address();
+    async fn shake_hands(&self, server: &Address, name: &str) -> Result<Connection, NatsError> {
+        let address = server.show();
         let failed = |source| NatsError::Connect { address: address.clone(), source };
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(failed)?;
+        let stream = TcpStream::connect((server.host.as_str(), server.port)).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         let mut connection = Connection::over(Box::new(stream), address.clone());
         connection.info = connection.greeting().await?;
-        let wants_tls = self.tls.is_some() || connection.info.tls_required;
+        let wants_tls = server.encrypted || connection.info.tls_required;
         if wants_tls {
             if !connection.info.tls_required && !connection.info.tls_available {
                 return Err(NatsError::NoTls { address });
             }
             let info = std::mem::take(&mut connection.info);
-            connection = Connection::over(self.encrypt(connection.stream).await?, address.clone());
+            connection = Connection::over(self.encrypt(server, connection.stream).await?, address.clone());
             connection.info = info;
         }
         let line = auth::connect_line(&self.identity, name, &connection.info.nonce, wants_tls);
@@ -203,10 +229,10 @@ impl Server {
         Ok(connection)
     }
 
-    async fn encrypt(&self, stream: Box<dyn Stream>) -> Result<Box<dyn Stream>, NatsError> {
-        let failed = |reason: String| NatsError::Tls { address: self.address(), reason };
-        let config = tls_client(self.tls.as_ref().unwrap_or(&NatsTlsConfig::default()))?;
-        let name = ServerName::try_from(self.host.clone()).map_err(|error| failed(error.to_string()))?;
+    async fn encrypt(&self, server: &Address, stream: Box<dyn Stream>) -> Result<Box<dyn Stream>, NatsError> {
+        let failed = |reason: String| NatsError::Tls { address: server.show(), reason };
+        let config = tls_client(&self.tls)?;
+        let name = ServerName::try_from(server.name.clone()).map_err(|error| failed(error.to_string()))?;
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
         Ok(Box::new(stream.map_err(|error| failed(error.to_string()))?))
     }
@@ -242,6 +268,9 @@ fn unreadable(path: &Path, reason: &dyn std::fmt::Display) -> NatsError {
 trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
 
+/// A server, and where others that it tells of are noted.
+type Told = (Address, Arc<Mutex<Vec<Address>>>);
+
 /// A connection that is logged in.
 pub struct Connection {
     stream: Box<dyn Stream>,
@@ -252,6 +281,8 @@ pub struct Connection {
     at: usize,
     /// What has not been written yet.
     out: Vec<u8>,
+    /// Which server this is, and where other servers are noted.
+    told: Option<Told>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -275,7 +306,7 @@ pub enum Taken<'b> {
 impl Connection {
     fn over(stream: Box<dyn Stream>, address: String) -> Self {
         let (buffer, out) = (Vec::with_capacity(limits::NATS_READ_BYTES), Vec::new());
-        Self { stream, address, info: Info::default(), buffer, at: 0, out }
+        Self { stream, address, info: Info::default(), buffer, at: 0, out, told: None }
     }
 
     pub fn info(&self) -> &Info {
@@ -369,7 +400,14 @@ impl Connection {
                 Taken::Other
             }
             Operation::Info(info) => {
-                self.info = *info;
+                // What it says of the connection is in the first one.
+                let known = std::mem::take(&mut self.info);
+                self.info = if known.server_id.is_empty() {
+                    *info
+                } else {
+                    Info { connect_urls: info.connect_urls, ldm: info.ldm, ..known }
+                };
+                learn(self.told.as_ref(), &self.info);
                 Taken::Other
             }
             Operation::Error(said) => {
@@ -406,11 +444,50 @@ impl Connection {
     }
 }
 
+/// Notes the servers that this one tells of.
+fn learn(told: Option<&Told>, info: &Info) {
+    let Some((this, told)) = told else { return };
+    let servers = info.connect_urls.iter().filter_map(|text| Address::told(text, this));
+    let servers: Vec<Address> = servers.take(limits::NATS_SERVERS).collect();
+    if !servers.is_empty() {
+        *told.lock().unwrap_or_else(PoisonError::into_inner) = servers;
+    }
+}
+
 /// What is wrong with an address, without touching anything.
 pub(in crate::source) fn check_url(url: &crate::place::Located<String>, problems: &mut Vec<Problem>) {
     let login = Login { user: None, password: None, token: None, creds: None, tls: None };
     if let Err(error) = Server::new(&url.value, login) {
         let problem = url.problem(error.to_string());
         problems.push(problem.hint("expected nats://HOST:PORT or tls://HOST:PORT, as in nats://127.0.0.1:4222"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nobody() -> Login<'static> {
+        Login { user: None, password: None, token: None, creds: None, tls: None }
+    }
+
+    #[test]
+    fn addresses_are_read_with_commas_between_them() {
+        let server = Server::new("nats://a, tls://b:4223,nats://[fdaa::3]:4224", nobody()).unwrap();
+        assert_eq!(server.address(), "a:4222,b:4223,[fdaa::3]:4224");
+        assert_eq!(server.addresses.iter().map(|address| address.encrypted).collect::<Vec<_>>(), [false, true, false]);
+        for wrong in ["", "nats://a,", "nats://a,b:4222", "nats://u@a", "http://a", "nats://a/b"] {
+            assert!(matches!(Server::new(wrong, nobody()), Err(NatsError::Address { .. })), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_hint_is_of_the_server_that_said_most() {
+        let refused =
+            || NatsError::Connect { address: "a".to_owned(), source: io::ErrorKind::ConnectionRefused.into() };
+        let said = NatsError::Refused { address: "b".to_owned(), said: "Authorization Violation".to_owned() };
+        assert!(NatsError::NoneOf(vec![refused(), said]).hint().unwrap().contains("password"));
+        let both = NatsError::NoneOf(vec![refused(), refused()]);
+        assert!(both.hint().unwrap().contains("nothing listens") && both.to_string().contains("any of 2 NATS servers"));
     }
 }

@@ -10,17 +10,20 @@
 //! more rarely. Each interruption is counted by kind, and with the first message after it the gap is measured and logged.
 //!
 //! - `wire`: the protocol, pure
+//! - `address`: where servers are
 //! - `auth`: who we are
 //! - `connection`: one connection
 //!
 //! `jetstream` and `headrig generate` use the connection, too. (docs/decisions.md says why it isn't async-nats.)
 
+mod address;
 mod auth;
 mod connection;
 mod wire;
 
 pub(super) use connection::check_url;
 pub use connection::{Connection, Login, NatsError, NatsTlsConfig, Server, Taken};
+pub(super) use wire::overlap;
 pub use wire::{Message, is_subject};
 
 use super::spool::SpoolConfig;
@@ -43,7 +46,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NatsConfig {
-    /// nats://HOST:PORT, or tls://HOST:PORT.
+    /// nats://HOST:PORT, or tls://HOST:PORT; several of one cluster with commas between them.
     pub url: Located<String>,
     /// What to listen to; `*` stands for one part between dots, `>` at the end for all that follow.
     pub subject: Located<String>,
@@ -226,7 +229,7 @@ impl Watch {
             NatsError::Said { .. } | NatsError::Refused { .. } => "refused",
             NatsError::Silent { .. } => "silent",
             NatsError::Stalled { .. } => "stalled",
-            NatsError::Connect { .. } | NatsError::Slow { .. } => "unreachable",
+            NatsError::Connect { .. } | NatsError::Slow { .. } | NatsError::NoneOf(_) => "unreachable",
             _ => "broken",
         };
         let [pipeline, source] = &self.labels;

@@ -170,9 +170,31 @@ pub fn is_subject(text: &str, wildcards: bool) -> bool {
         })
 }
 
+/// Whether some subject matches both filters.
+pub fn overlap(one: &str, other: &str) -> bool {
+    let (mut ones, mut others) = (one.split('.'), other.split('.'));
+    loop {
+        match (ones.next(), others.next()) {
+            (None, None) | (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+            (Some(one), Some(other)) if one == other || one == "*" || other == "*" => {}
+            _ => return false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn filters_overlap_when_a_subject_matches_both() {
+        for (one, other) in [("a.>", "a.b.c"), ("*.b", "a.*"), (">", "a"), ("a.*.c", "a.b.>"), ("a", "a")] {
+            assert!(overlap(one, other) && overlap(other, one), "{one} {other}");
+        }
+        for (one, other) in [("a.>", "a"), ("a.b", "a.c"), ("*", "a.b"), ("a.0.>", "a.1.>"), ("*.x", "a.b")] {
+            assert!(!overlap(one, other) && !overlap(other, one), "{one} {other}");
+        }
+    }
 
     /// What is read from `text`, however it is cut.
     #[track_caller]

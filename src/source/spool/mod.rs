@@ -83,6 +83,12 @@ impl SpoolError {
         move |source| Self::File { what, path: path.to_owned(), source }
     }
 
+    /// Whether a disk is full.
+    pub(super) fn is_no_room(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::File { source, .. } if full.contains(&source.kind()))
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -97,6 +103,9 @@ impl SpoolError {
             }
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("let the user that headrig runs as write below --data-dir".to_owned())
+            }
+            Self::File { .. } if self.is_no_room() => {
+                Some("free space on that disk, or give --data-dir another one".to_owned())
             }
             Self::File { .. } => None,
         }
@@ -120,6 +129,8 @@ struct Segments {
     durable: u64,
     /// The writer is gone; nothing more becomes durable.
     closed: bool,
+    /// How often the writer has thrown away what was not durable. Whoever has read ahead has read something else.
+    discards: u64,
 }
 
 /// What writer, reader and whoever releases know of a spool together.
@@ -146,7 +157,8 @@ impl Extent {
     }
 
     /// The number behind the last durable record.
-    pub(super) fn durable(&self) -> u64 {
+    #[cfg(test)]
+    fn durable(&self) -> u64 {
         self.lock().durable
     }
 
@@ -248,7 +260,7 @@ fn open_with(folder: &Path, size: u64, segment_bytes: u64, position: Option<u64>
     };
     let at = position.unwrap_or(oldest).max(oldest);
     let missing = if ahead.is_some() { 0 } else { oldest.saturating_sub(position.unwrap_or(oldest)) };
-    let segments = Segments { files, durable: next, closed: false };
+    let segments = Segments { files, durable: next, closed: false, discards: 0 };
     let shared =
         Shared { folder: folder.to_owned(), segments: Mutex::new(segments), changed: Condvar::new(), _lock: lock };
     let extent = Extent(Arc::new(shared));

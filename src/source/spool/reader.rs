@@ -31,6 +31,8 @@ pub(in crate::source) struct Reader {
     open: Option<Open>,
     /// The head of record number `next`, when it was read already.
     ahead: Option<(Head, [u8; HEAD])>,
+    /// As in the extent, when the file was last read.
+    discards: u64,
 }
 
 #[derive(Debug)]
@@ -44,7 +46,7 @@ struct Open {
 
 impl Reader {
     pub(super) fn new(extent: Extent, next: u64) -> Self {
-        Self { extent, next, open: None, ahead: None }
+        Self { extent, next, open: None, ahead: None, discards: 0 }
     }
 
     /// The number of the next record.
@@ -59,7 +61,7 @@ impl Reader {
     /// When a file cannot be read, or what is there was not written by us.
     pub(in crate::source) fn read(&mut self, bytes: Vec<u8>) -> Result<Group, SpoolError> {
         let mut group = Group { bytes, first: self.next, ..Group::default() };
-        let durable = self.extent.durable();
+        let durable = self.durable()?;
         while self.next < durable && group.records.len() < BATCH_RECORDS && group.bytes.len() < BATCH_BYTES {
             let (head, start) = match self.ahead.take() {
                 Some(ahead) => ahead,
@@ -72,6 +74,21 @@ impl Reader {
             self.record(head, &start, &mut group)?;
         }
         Ok(group)
+    }
+
+    /// Up to where all is durable. What was read behind that and is not there any more is forgotten.
+    fn durable(&mut self) -> Result<u64, SpoolError> {
+        let (durable, discards) = {
+            let segments = self.extent.lock();
+            (segments.durable, segments.discards)
+        };
+        if std::mem::replace(&mut self.discards, discards) != discards
+            && let Some(open) = &mut self.open
+        {
+            let head = if self.ahead.is_some() { HEAD as u64 } else { 0 };
+            open.file.seek(SeekFrom::Start(open.offset + head)).map_err(SpoolError::file("read", &open.path))?;
+        }
+        Ok(durable)
     }
 
     fn head(&mut self) -> Result<(Head, [u8; HEAD]), SpoolError> {

@@ -41,6 +41,8 @@ enum Step {
     Sync,
     /// Reads all, and releases so many records (per cent of what there is).
     Read(u64),
+    /// What is not synced is on disk, is read ahead or not, and is thrown away.
+    Discard(bool),
     /// Dies with so much (per cent) of what was not synced on disk, and a hole there or not.
     Crash(usize, bool),
 }
@@ -50,6 +52,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (0usize..400, 0i64..4).prop_map(|(bytes, time)| Step::Append(bytes, time)),
         3 => Just(Step::Sync),
         1 => (0u64..=100).prop_map(Step::Read),
+        1 => any::<bool>().prop_map(Step::Discard),
         1 => (0usize..=100, any::<bool>()).prop_map(|(kept, hole)| Step::Crash(kept, hole)),
     ];
     prop::collection::vec(step, 1..120)
@@ -112,6 +115,15 @@ proptest! {
                     model.assert_reads(&mut opened.reader);
                     model.sealed = model.sealed.max(model.durable as u64 * share / 100);
                     opened.extent.release(model.sealed).unwrap();
+                }
+                Step::Discard(read) => {
+                    opened.writer.write().unwrap();
+                    if read {
+                        model.assert_reads(&mut opened.reader);
+                    }
+                    let discarded = opened.writer.discard().unwrap();
+                    prop_assert_eq!(discarded, (model.records.len() - model.durable) as u64);
+                    model.records.truncate(model.durable);
                 }
                 Step::Crash(kept, hole) => {
                     let synced = opened.extent.lock().files.back().unwrap().bytes;

@@ -26,8 +26,12 @@ pub(in crate::source) struct Writer {
     next: u64,
     /// As in [`Extent::durable`].
     durable: u64,
-    /// What the file will have once the buffer is written.
+    /// What the file will have once the buffer is written, …
     file_bytes: u64,
+    /// … what it has by now, …
+    written_bytes: u64,
+    /// … and what of that is durable.
+    durable_bytes: u64,
     /// The other segments, and what they had when they were last counted.
     size: u64,
     segment_bytes: u64,
@@ -37,7 +41,21 @@ pub(in crate::source) struct Writer {
 impl Writer {
     pub(super) fn new(extent: Extent, file: File, next: u64, size: u64, segment_bytes: u64) -> Self {
         let file_bytes = extent.lock().files.back().map_or(0, |segment| segment.bytes);
-        Self { extent, file, buffer: Vec::new(), next, durable: next, file_bytes, size, segment_bytes, syncs: 0 }
+        let (written_bytes, durable_bytes, durable) = (file_bytes, file_bytes, next);
+        let buffer = Vec::new();
+        Self {
+            extent,
+            file,
+            buffer,
+            next,
+            durable,
+            file_bytes,
+            written_bytes,
+            durable_bytes,
+            size,
+            segment_bytes,
+            syncs: 0,
+        }
     }
 
     /// Appends a record and returns its number. It is accepted only with the next [`Self::sync`]. Of one that is longer
@@ -61,7 +79,11 @@ impl Writer {
         self.next += 1;
         self.file_bytes += more;
         if self.buffer.len() >= WRITE_BYTES {
-            self.write()?;
+            match self.write() {
+                // Whoever makes it durable hears of it.
+                Err(error) if error.is_no_room() => {}
+                written => written?,
+            }
         }
         Ok(number)
     }
@@ -74,7 +96,8 @@ impl Writer {
     /// Makes all that was appended durable, and shows it to the reader. Returns the number behind the last record.
     ///
     /// # Errors
-    /// Those of the file. What was appended may or may not be there; the spool must be opened anew.
+    /// Those of the file. When its disk is full nothing has changed, and this may be called again; else what was appended may
+    /// or may not be there, and the spool must be opened anew.
     pub(in crate::source) fn sync(&mut self) -> Result<u64, SpoolError> {
         if !self.has_unsynced() {
             return Ok(self.durable);
@@ -83,15 +106,44 @@ impl Writer {
         let path = self.path();
         self.file.sync_data().map_err(SpoolError::file("sync", &path))?;
         self.syncs += 1;
-        self.durable = self.next;
+        (self.durable, self.durable_bytes) = (self.next, self.written_bytes);
         if self.file_bytes >= self.segment_bytes {
-            let (file, segment) = create(&self.extent.0.folder, self.next)?;
-            (self.file, self.file_bytes) = (file, segment.bytes);
-            self.extent.lock().files.push_back(segment);
+            match create(&self.extent.0.folder, self.next) {
+                // It grows on, until there is room for another one.
+                Err(error) if error.is_no_room() => {}
+                Err(error) => return Err(error),
+                Ok((file, segment)) => {
+                    self.file = file;
+                    self.file_bytes = segment.bytes;
+                    (self.written_bytes, self.durable_bytes) = (segment.bytes, segment.bytes);
+                    self.extent.lock().files.push_back(segment);
+                }
+            }
         }
         self.extent.lock().durable = self.durable;
         self.extent.0.changed.notify_all();
         Ok(self.durable)
+    }
+
+    /// Throws away what was appended and isn't durable. Returns how many records that were.
+    ///
+    /// # Errors
+    /// Those of the file; the spool must be opened anew.
+    pub(in crate::source) fn discard(&mut self) -> Result<u64, SpoolError> {
+        let path = self.path();
+        self.file.set_len(self.durable_bytes).map_err(SpoolError::file("cut", &path))?;
+        self.buffer.clear();
+        (self.file_bytes, self.written_bytes) = (self.durable_bytes, self.durable_bytes);
+        {
+            let mut segments = self.extent.lock();
+            segments.discards += 1;
+            if let Some(segment) = segments.files.back_mut() {
+                segment.bytes = self.durable_bytes;
+            }
+        }
+        let discarded = self.next - self.durable;
+        self.next = self.durable;
+        Ok(discarded)
     }
 
     /// How often the disk was asked to sync.
@@ -106,8 +158,15 @@ impl Writer {
 
     pub(super) fn write(&mut self) -> Result<(), SpoolError> {
         let path = self.path();
-        self.file.write_all(&self.buffer).map_err(SpoolError::file("write", &path))?;
+        if let Err(error) = self.file.write_all(&self.buffer).map_err(SpoolError::file("write", &path)) {
+            if error.is_no_room() {
+                // What was written of it would stand before what is written next time.
+                self.file.set_len(self.written_bytes).map_err(SpoolError::file("cut", &path))?;
+            }
+            return Err(error);
+        }
         self.buffer.clear();
+        self.written_bytes = self.file_bytes;
         if let Some(segment) = self.extent.lock().files.back_mut() {
             segment.bytes = self.file_bytes;
         }
@@ -142,7 +201,16 @@ pub(super) fn create(folder: &Path, first: u64) -> Result<(File, Segment), Spool
             file.sync_all()?;
             Ok(file)
         })
-        .map_err(SpoolError::file("make", &path))?;
-    sync_folder(folder)?;
-    Ok((file, Segment { first, path, bytes: FILE_HEAD as u64 }))
+        .map_err(SpoolError::file("make", &path))
+        .and_then(|file| sync_folder(folder).map(|()| file));
+    match file {
+        Ok(file) => Ok((file, Segment { first, path, bytes: FILE_HEAD as u64 })),
+        Err(error) => {
+            if error.is_no_room() {
+                // Half a segment must not be in the way of the next try.
+                std::fs::remove_file(&path).map_err(SpoolError::file("remove", &path))?;
+            }
+            Err(error)
+        }
+    }
 }
