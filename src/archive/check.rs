@@ -247,6 +247,7 @@ mod tests {
             compact: None,
             retain: None,
             audit: false,
+            table: super::super::TableFormat::default(),
         };
         config.check(&schema()).into_iter().map(|p| format!("{} ({})", p.message, p.hint.unwrap_or_default())).collect()
     }

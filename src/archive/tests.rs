@@ -56,6 +56,7 @@ pub(super) fn plan(root: &Path, partition_by: &[&str]) -> ArchivePlan {
             compact: None,
             retain: None,
             audit: false,
+            table: super::TableFormat::default(),
         },
         pipeline: "auto".into(),
         schema: Arc::new(schema()),

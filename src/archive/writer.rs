@@ -5,6 +5,7 @@ use super::chain::{self, Keys, MAIN, StateRef};
 use super::check::Location;
 use super::claim::{self, Claimant, Name};
 use super::crew::Crew;
+use super::delta::{Layout, Ledger};
 use super::folder::Folder;
 use super::partition::file_name;
 use super::patience::{Patience, Patient};
@@ -12,7 +13,7 @@ use super::plan::{self, ArchivePlan, Claimed, Opened, PartState, Sealed};
 use super::staging::{self, Names, Staging};
 use super::store::Store;
 use super::table::{self, Kind, Table};
-use super::{ArchiveError, disk, seal};
+use super::{ArchiveError, TableFormat, disk, seal};
 use crate::record::alert::AlertEvent;
 use crate::record::dead::DeadLetter;
 use crate::record::raw::PartitionId;
@@ -93,6 +94,9 @@ pub struct Archive {
     pub(super) state_at: Option<StateRef>,
     pub(super) sealed: Vec<Sealed>,
     pub(super) broken: bool,
+    /// The Delta logs beside the files, where they are kept.
+    pub(super) ledger: Option<Ledger>,
+    pub(super) started: EventTime,
     /// Held as long as files are filled in a folder beside a bucket.
     scratch_lock: Option<File>,
 }
@@ -201,9 +205,14 @@ impl Archive {
             state_at: sealed.and_then(|sealed| sealed.state),
             sealed: Vec::new(),
             broken: false,
+            ledger: None,
+            started: writer_started,
             scratch_lock: None,
         };
         let known = archive.resume()?;
+        if plan.config.table == TableFormat::Delta {
+            archive.keep_logs()?;
+        }
         let opened = Opened { own: archive.checkpoint(), known, state: archive.state.clone(), watermark };
         Ok((archive, opened))
     }
@@ -223,6 +232,23 @@ impl Archive {
         self.hold(own.collect::<Vec<_>>());
         self.take_over(&foreign)?;
         Ok(Checkpoint { partitions: known })
+    }
+
+    /// Begins to keep Delta logs beside the files.
+    fn keep_logs(&mut self) -> Result<(), ArchiveError> {
+        let Place { store, keys, .. } = &self.place;
+        let tables = [&self.data, &self.dead, &self.alerts].into_iter().chain(self.windows.values());
+        let mut layouts = BTreeMap::new();
+        for table in tables.filter(|table| self.kept.contains(&table.kind)) {
+            let root = &table.folder;
+            let layout = Layout::of(table);
+            let refused = |detail| ArchiveError::Delta { path: PathBuf::from(store.show(root)), detail };
+            layouts.insert(root.clone(), layout.map_err(refused)?);
+        }
+        let mut ledger = Ledger::new(keys, layouts);
+        ledger.begin(store.as_ref(), keys, self.started.micros().div_euclid(1_000))?;
+        self.ledger = Some(ledger);
+        Ok(())
     }
 
     fn hold(&mut self, holders: impl IntoIterator<Item = (Name, claim::Holder)>) {

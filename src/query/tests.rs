@@ -53,6 +53,7 @@ fn plan(root: &Path, partition_by: &[&str], newer: bool) -> ArchivePlan {
             compact: None,
             retain: None,
             audit: false,
+            table: crate::archive::TableFormat::default(),
         },
         pipeline: "shop".into(),
         schema: Arc::new(schema(newer)),

@@ -9,7 +9,7 @@ use super::connect::resume;
 use super::flow::Flow;
 use super::simulation_kept::Keeper;
 use crate::archive::faulty::{Bucket, Crash, Faults, Faulty, scramble};
-use crate::archive::{Archive, ArchiveError, ArchivePlan, Kind, Look, Place, Sharing, verify_in};
+use crate::archive::{Archive, ArchiveError, ArchivePlan, Kind, Look, Place, Sharing, TableFormat, verify_in};
 use crate::config;
 use crate::record::alert::AlertEvent;
 use crate::record::raw::{PartitionId, Positions, RawBatch};
@@ -188,6 +188,10 @@ impl Process {
         let mut plan = config_plan();
         if let Some(archive) = &mut plan.archive {
             archive.audit = world.kept;
+            // Where others commit to the same log, too; `verify` compares it with what counts.
+            if world.kept || sharing.is_some() {
+                archive.table = TableFormat::Delta;
+            }
         }
         let scratch = world.scratch.path().join(sharing.as_ref().map_or("main", |sharing| sharing.chain.as_str()));
         std::fs::create_dir_all(&scratch).unwrap();
@@ -331,7 +335,7 @@ pub(super) fn simulate_in(mut world: World, seed: u64, faults: impl Fn(u64) -> F
 pub(super) fn rows(world: &World, kind: Kind) -> Vec<String> {
     let mut all = Vec::new();
     for (key, object) in world.bucket.objects() {
-        if !key.starts_with(&format!("{}/", kind.as_str())) {
+        if !key.starts_with(&format!("{}/", kind.as_str())) || !key.ends_with(".parquet") {
             continue;
         }
         let folder = key.rsplit_once('/').unwrap().0;
