@@ -93,6 +93,8 @@ pub(super) struct World {
     pub(super) scratch: tempfile::TempDir,
     /// Whether processes keep the archive in shape.
     pub(super) kept: bool,
+    /// Whether it has Delta logs, which `verify` compares with what counts.
+    pub(super) listed: bool,
 }
 
 impl World {
@@ -107,6 +109,7 @@ impl World {
             lives: 0,
             scratch: scratch.unwrap(),
             kept: false,
+            listed: false,
         }
     }
 
@@ -188,8 +191,7 @@ impl Process {
         let mut plan = config_plan();
         if let Some(archive) = &mut plan.archive {
             archive.audit = world.kept;
-            // Where others commit to the same log, too; `verify` compares it with what counts.
-            if world.kept || sharing.is_some() {
+            if world.listed {
                 archive.table = TableFormat::Delta;
             }
         }

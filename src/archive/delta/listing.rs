@@ -27,7 +27,7 @@ pub(super) fn add(
     (pipeline, levels): (&str, &[String]),
     data_change: bool,
 ) -> Result<Add, ArchiveError> {
-    let mut values = values(root, file, levels).map_err(|detail| wrong(store, root, detail))?;
+    let mut values = values(file, levels).map_err(|detail| wrong(store, root, detail))?;
     if values.values().flatten().any(|value| partition::is_cut(value)) {
         let whole = whole(store, file)?;
         values.iter_mut().for_each(|(name, value)| {
@@ -50,7 +50,7 @@ pub(super) fn add(
 /// A file that is not to be in the table any more.
 pub(super) fn remove(root: &str, file: &StagedFile, levels: &[String], data_change: bool, at_ms: i64) -> Remove {
     // Of a value that is cut the whole is in the file, which may be gone by now.
-    let values = values(root, file, levels).ok();
+    let values = values(file, levels).ok();
     let values = values.filter(|values| !values.values().flatten().any(|value| partition::is_cut(value)));
     Remove {
         path: encode(below(root, file)),
@@ -81,8 +81,8 @@ pub(super) fn is_of(add: &Add, pipeline: &str) -> bool {
 }
 
 /// Values of a file's folders, as they stand there.
-fn values(root: &str, file: &StagedFile, levels: &[String]) -> Result<Values, String> {
-    let folders = partition::values(below(root, file));
+fn values(file: &StagedFile, levels: &[String]) -> Result<Values, String> {
+    let folders = partition::values(&file.path);
     let names: Vec<&str> = folders.iter().map(|(name, _)| name.as_str()).collect();
     if names != levels {
         let (expected, names) = (levels.join(", "), names.join(", "));
@@ -175,6 +175,8 @@ mod tests {
         assert_eq!(stats, expected);
         assert_eq!(check("data/date=__HIVE_DEFAULT_PARTITION__/a", &["date"]).unwrap().partition_values["date"], None);
         assert_eq!(check("data/a", &[]).unwrap().partition_values.len(), 0);
+        let of_window = check("windows/name=route%2F5m/date=2026-05-06/a", &["name", "date"]).unwrap();
+        assert_eq!(of_window.partition_values["name"].as_deref(), Some("route/5m"), "it is above the table's root");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::action::MetaData;
 use crate::archive::partition::Level;
-use crate::archive::table::Table;
+use crate::archive::table::{Kind, Table};
 use arrow::datatypes::{DataType, Schema, TimeUnit};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -52,7 +52,9 @@ impl Layout {
             Level::Hour => Field::new("hour", "long"),
             Level::Column { name, .. } => Field::new(name, "string"),
         };
-        let levels: Vec<Field> = table.levels.iter().map(level).collect();
+        // Windows have a table each, below a folder that says which: a column to whoever reads folders, and Polars wants it to be one here.
+        let name = (table.kind == Kind::Windows).then(|| Field::new("name", "string"));
+        let levels: Vec<Field> = name.into_iter().chain(table.levels.iter().map(level)).collect();
         let partition_columns = levels.iter().map(|field| field.name.clone()).collect();
         fields.extend(levels);
         for (number, field) in fields.iter().enumerate() {
@@ -203,6 +205,17 @@ mod tests {
 
     fn kind_of_text(schema: &str) -> String {
         serde_json::from_str::<Value>(schema).unwrap()["type"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_table_of_windows_says_which() {
+        let least = Kind::Windows.least_columns();
+        let table = Table::plain(Kind::Windows, "windows/name=w".to_owned(), least, "window_start", &[], &[]);
+        // There it is a folder, and no column of the files.
+        assert!(Layout::of(&table).unwrap_err().contains("\"name\" is there twice"));
+        let columns = table.arrow.project(&[1, 2, 3, 4]).unwrap();
+        let table = Table::plain(Kind::Windows, "windows/name=w".to_owned(), columns.into(), "window_start", &[], &[]);
+        assert_eq!(Layout::of(&table).unwrap().partition_columns, ["name", "date"]);
     }
 
     #[test]
