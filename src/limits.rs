@@ -175,6 +175,15 @@ pub const ALERT_SEAL: Span = Span::from_secs(1);
 /// How often a claim is tried again when another writer was faster.
 pub const CLAIM_ROUNDS: usize = 64;
 
+/// How often a commit to a Delta log is made anew when another writer was faster.
+pub const DELTA_ROUNDS: usize = 64;
+
+/// Commits of a Delta log that are in memory at once while it is read.
+pub const DELTA_READ_COMMITS: usize = 1_024;
+
+/// Files that a Delta log lacks at a start, from which on they are looked for by listing their folders and not one by one.
+pub const DELTA_LISTED_FILES: usize = 16;
+
 /// How often stored and waiting rows are looked at for a flush by time.
 pub const TICK: Span = Span::from_micros(200_000);
 

@@ -5,7 +5,7 @@
 #   tests/run.sh FILTER       only tests whose name contains FILTER, without formatting and lints
 #
 # What is installed: Debian's zstd, time, curl, valgrind, perl, nats-server, prometheus-alertmanager, maven with a Java and python3-venv where they are missing
-# (needs root or sudo), DuckDB from PyPI into target/python, and Apache Kafka from Maven Central into target/servers. Nothing is left
+# (needs root or sudo), DuckDB and delta-rs from PyPI into target/python, and Apache Kafka from Maven Central into target/servers. Nothing is left
 # running. Compiled once: one profile serves the binary and its tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -35,13 +35,13 @@ export CARGO_TERM_COLOR=never
 target="${CARGO_TARGET_DIR:-target}"
 mkdir -p "$target"
 python="$target/python"
-if ! "$python/bin/python" -c 'import duckdb' 2>/dev/null; then
+if ! "$python/bin/python" -c 'import duckdb, deltalake' 2>/dev/null; then
   python3 -m venv --clear "$python"
-  "$python/bin/pip" install -q --disable-pip-version-check duckdb==1.4.1
+  "$python/bin/pip" install -q --disable-pip-version-check duckdb==1.4.1 deltalake==1.6.6
 fi
 HEADRIG_PYTHON="$(cd "$python/bin" && pwd)/python"
 export HEADRIG_PYTHON
-"$HEADRIG_PYTHON" -c 'import duckdb; print("DuckDB", duckdb.__version__)'
+"$HEADRIG_PYTHON" -c 'import duckdb, deltalake; print("DuckDB", duckdb.__version__, "delta-rs", deltalake.__version__)'
 # The tests run one Kafka of their own, which ends with them. Without it, mock brokers stand in for what they can do.
 if ! tests/servers/kafka.sh fetch; then export HEADRIG_KAFKA=mock; fi
 # The same of MinIO, for archives in buckets.

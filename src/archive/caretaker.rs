@@ -27,6 +27,8 @@ pub struct Care {
     pub(super) wanted: bool,
     pub(super) retain: RetainConfig,
     pub(super) audit: bool,
+    /// Whether Delta logs that are there are kept.
+    pub(super) logs: bool,
     /// Where files are written when the archive is a bucket.
     pub(super) data_dir: PathBuf,
     pub(super) memory_bytes: u64,
@@ -43,6 +45,7 @@ impl Config {
             wanted: self.compact.is_some(),
             retain: self.retain.clone().unwrap_or_default(),
             audit: self.audit,
+            logs: self.is_delta(),
             data_dir,
             memory_bytes: (memory_bytes / limits::UPKEEP_SHARE).max(limits::LEAST_UPKEEP_BYTES),
         }
@@ -154,10 +157,12 @@ impl Rounds {
                     // Readers with a glob would see old and new files for a moment: only who knows that may turn it on.
                     self.care.compact.enabled = false;
                 }
-                opened.with_audit(self.care.audit)
+                opened.with_audit(self.care.audit).with_logs(self.care.logs)
             }
         };
         let done = self.work(&mut upkeep);
+        let logged = upkeep.logged();
+        self.telemetry.count_logged(&self.care.pipeline, logged.put, logged.conflicts);
         upkeep.rest();
         self.upkeep = Some(upkeep);
         done

@@ -145,6 +145,11 @@ impl Keys {
         Self { home: format!("_headrig/{name}") }
     }
 
+    /// The pipeline's folder.
+    pub(crate) fn home(&self) -> &str {
+        &self.home
+    }
+
     /// Folder with a folder for each chain.
     pub(crate) fn chains(&self) -> String {
         format!("{}/chains", self.home)

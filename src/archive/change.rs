@@ -11,6 +11,7 @@
 use super::ArchiveError;
 use super::audit;
 use super::chain::Keys;
+use super::delta::Ledger;
 use super::digest::Digest;
 use super::staging::StagedFile;
 use super::store::{Placement, Store, name_of};
@@ -138,6 +139,38 @@ pub(crate) fn append(store: &dyn Store, keys: &Keys, change: &Change) -> Result<
 /// Gives the archive at a URL.
 pub(crate) type Elsewhere<'e> = dyn FnMut(&str) -> Result<Arc<dyn Store>, ArchiveError> + 'e;
 
+/// As [`finish`], and says so in the Delta logs: before files go, and when those that come are there.
+pub(crate) fn finish_with(
+    store: &dyn Store,
+    keys: &Keys,
+    change: &Change,
+    ledger: Option<&mut Ledger>,
+    cold: &mut Elsewhere<'_>,
+) -> Result<(), ArchiveError> {
+    let Some(ledger) = ledger else { return finish(store, keys, change, cold) };
+    match &change.act {
+        Act::Claim {} => Ok(()),
+        // Whoever lists the folder has the old files or the new one, so there is no moment at which both are there.
+        Act::Compact(_) if store.swaps() => {
+            finish(store, keys, change, cold)?;
+            ledger.change(store, change)
+        }
+        Act::Compact(Exchange { added, .. }) => {
+            store.place(&added.iter().map(placement).collect::<Vec<_>>())?;
+            ledger.change(store, change)?;
+            finish(store, keys, change, cold)
+        }
+        Act::Cool(_) | Act::Expire(_) => {
+            ledger.change(store, change)?;
+            finish(store, keys, change, cold)
+        }
+    }
+}
+
+fn placement(file: &StagedFile) -> Placement {
+    Placement { from: file.staged.clone(), to: file.path.clone(), bytes: file.bytes }
+}
+
 /// Moves files as `change` says; `cold` gives the archive at a URL. May be repeated, and goes on where a crash broke it off.
 pub(crate) fn finish(
     store: &dyn Store,
@@ -146,8 +179,6 @@ pub(crate) fn finish(
     cold: &mut Elsewhere<'_>,
 ) -> Result<(), ArchiveError> {
     let Some(Exchange { removed, added }) = change.exchange() else { return Ok(()) };
-    let placement =
-        |file: &StagedFile| Placement { from: file.staged.clone(), to: file.path.clone(), bytes: file.bytes };
     let kept =
         |file: &StagedFile| Placement { from: file.path.clone(), to: change.kept(keys, file), bytes: file.bytes };
     let removed: Vec<&StagedFile> = removed.iter().collect();

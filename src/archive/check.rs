@@ -51,6 +51,11 @@ impl Config {
             return problem.into_iter().map(|found| found.hint("leave it out, or write `format: jsonl`")).collect();
         }
         let mut problems = Vec::new();
+        if let Some(table) = self.table.as_ref().filter(|_| self.is_delta()) {
+            let problem =
+                table.problem("cannot keep a Delta log of JSON Lines, a Delta table is made of Parquet files");
+            problems.push(problem.hint("leave `table` out, or write `format: parquet`"));
+        }
         if let Some(compact) = self.compact.as_ref().filter(|compact| compact.value.enabled) {
             let problem = compact.problem("cannot compact JSON Lines, only Parquet is written again");
             problems
@@ -287,6 +292,7 @@ mod tests {
             compact: None,
             retain: None,
             audit: false,
+            table: super::super::TableFormat::default(),
         };
         config.check(&schema()).into_iter().map(|p| format!("{} ({})", p.message, p.hint.unwrap_or_default())).collect()
     }

@@ -39,6 +39,8 @@ pub enum ArchiveError {
     Rewrite { path: PathBuf, detail: String },
     #[error("cannot believe the clock, which says {now}: the archive's newest {what} is of {newest}")]
     Clock { now: EventTime, newest: EventTime, what: &'static str },
+    #[error("cannot go on with the Delta log {}: {detail}", path.display())]
+    Delta { path: PathBuf, detail: String },
     #[error("cannot keep the archive of pipeline {pipeline} in shape, another headrig is at it")]
     Busy { pipeline: String },
     #[error("cannot finish the upkeep of the archive, it was told to stop")]
@@ -95,6 +97,11 @@ impl ArchiveError {
             Self::Clock { .. } => Some(
                 "nothing is deleted by a clock that is a week ahead of the archive; see that it is right, and run `headrig retain` \
                  with --trust-clock once"
+                    .into(),
+            ),
+            Self::Delta { .. } => Some(
+                "the log only repeats what the archive knows: remove its whole folder, and the next start makes it anew; what others have written \
+                 to the table belongs elsewhere, and other columns or folders need another `archive.url`"
                     .into(),
             ),
             Self::Busy { .. } => Some("let it finish, and try again".into()),

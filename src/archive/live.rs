@@ -9,6 +9,7 @@ use super::bucket::Bucket;
 use super::catalogue::Catalogue;
 use super::chain::Keys;
 use super::check::{self, Location};
+use super::delta;
 use super::folder::Folder;
 use super::partition;
 use super::staging::{StagedFile, is_lines};
@@ -168,8 +169,8 @@ fn locate(store: &dyn Store, file: &StagedFile, there: &HashSet<String>) -> Resu
 fn unsealed(store: &dyn Store) -> Result<Live, ArchiveError> {
     let mut files = Vec::new();
     for kind in Kind::ALL {
-        let keys: Vec<String> =
-            store.walk(kind.as_str())?.into_iter().filter(|key| key.ends_with(".parquet") || is_lines(key)).collect();
+        let is_data = |key: &String| (key.ends_with(".parquet") || is_lines(key)) && !delta::is_log(key);
+        let keys: Vec<String> = store.walk(kind.as_str())?.into_iter().filter(is_data).collect();
         let sizes = side_by_side(&keys, |key| store.size(key))?;
         let live = |(path, bytes): (String, Option<u64>)| {
             let (location, partition) = (path.clone(), partition::values(&path));

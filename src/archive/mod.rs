@@ -8,11 +8,12 @@
 //!
 //! | where | what |
 //! | --- | --- |
-//! | `data/ dead/ windows/ alerts/` | Hive folders of whole, sealed files; nothing else is ever there |
+//! | `data/ dead/ windows/ alerts/` | Hive folders of whole, sealed files; nothing else is ever there but `_delta_log/` |
 //! | `_headrig/{pipeline}/chains/{chain}/{number}.json` | seals and claims; put if absent, never changed |
 //! | `_headrig/{pipeline}/summaries/{chain}/{number}.json` | seals that were folded together |
 //! | `_headrig/{pipeline}/staging/{chain}/` | files that no seal names yet, or that a seal names and a crash left unmoved |
 //! | `_headrig/{pipeline}/state/{chain}/` | window and alert state of the newest seal, and what is kept of single partitions, when it is large |
+//! | `_delta_log/` in a table's folder | with `table: delta`: what counts, for readers of Delta tables (`delta/`) |
 //! | `_headrig/{pipeline}/locks/{chain}` | in a local folder: locked while a daemon writes; holds its writer id |
 //!
 //! The place is a local folder or a bucket: all that is asked of it is in `store.rs`. Why there is no claim before each
@@ -39,6 +40,7 @@ mod check;
 mod claim;
 mod compact;
 mod crew;
+mod delta;
 mod dictionary;
 mod digest;
 mod disk;
@@ -147,6 +149,26 @@ pub struct Config {
     /// changed. Default false.
     #[serde(default)]
     pub audit: bool,
+    /// What else says which files a table has. Default `plain`: nothing does.
+    pub table: Option<Located<TableFormat>>,
+}
+
+impl Config {
+    /// Whether Delta Lake logs are kept beside the files.
+    pub(crate) fn is_delta(&self) -> bool {
+        self.table.as_ref().is_some_and(|table| table.value == TableFormat::Delta)
+    }
+}
+
+/// How readers find out which files a table has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TableFormat {
+    /// By listing its folder.
+    #[default]
+    Plain,
+    /// By that, or by a Delta Lake log beside the files.
+    Delta,
 }
 
 /// How long rows of each table are kept; those of others for ever. A partition goes as a whole.

@@ -108,7 +108,8 @@ pub fn compact(
 /// # Errors
 /// As [`compact`], and when the clock cannot be believed.
 pub fn retain(care: &Care, round: &Round, report: &mut dyn FnMut(Step)) -> Result<(), ArchiveError> {
-    let mut upkeep = open((&care.url, care.store.as_ref()), &care.pipeline, round)?.with_audit(care.audit);
+    let mut upkeep =
+        open((&care.url, care.store.as_ref()), &care.pipeline, round)?.with_audit(care.audit).with_logs(care.logs);
     begin(&mut upkeep, &care.pipeline, round)?;
     if !round.trust_clock {
         retain::believe(upkeep.files(), round.now)?;
@@ -150,6 +151,7 @@ impl Care {
             wanted: true,
             retain,
             audit: false,
+            logs: true,
             data_dir: PathBuf::new(),
             memory_bytes,
         }

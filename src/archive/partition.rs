@@ -188,7 +188,7 @@ pub fn is_cut(value: &str) -> bool {
 }
 
 /// What Hive's readers do to a value.
-fn unescape(text: &str) -> String {
+pub(crate) fn unescape(text: &str) -> String {
     let digit = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
     let (bytes, mut out, mut at) = (text.as_bytes(), Vec::with_capacity(text.len()), 0);
     while let Some(byte) = bytes.get(at) {

@@ -2,12 +2,13 @@
 
 use super::chain::{self, Act, Entry, FORMAT, Seal, StateRef, Stretch};
 use super::claim::Name;
+use super::delta::Ledger;
 use super::partition::file_name;
 use super::plan::{Identified, PartState, Sealed, Sealing};
 use super::table::Kind;
 use super::writer::{Archive, Holding};
 use super::{ArchiveError, audit, fold, seal};
-use crate::record::receipt::{Checkpoint, PartitionPosition, Receipt};
+use crate::record::receipt::{Checkpoint, LogCommits, PartitionPosition, Receipt};
 use crate::time::EventTime;
 use parquet::file::metadata::KeyValue;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -25,13 +26,23 @@ impl Archive {
         let idle = self.staging.rows() == 0 && still && sealing.state == self.state && sealing.parts.is_empty();
         if !self.broken && idle {
             let checkpoint = self.checkpoint();
-            return Ok(Receipt { checkpoint, rows: 0, files: 0, bytes: 0, tables: Vec::new(), type_clashes: 0 });
+            let logged = self.logged();
+            return Ok(Receipt {
+                checkpoint,
+                rows: 0,
+                files: 0,
+                bytes: 0,
+                tables: Vec::new(),
+                type_clashes: 0,
+                logged,
+            });
         }
         self.guarded(|archive| {
             archive.check_held(sealing).inspect_err(|_| archive.staging.discard())?;
             let mut entry = archive.prepare(sealing).inspect_err(|_| archive.staging.discard())?;
             archive.commit_with(&mut entry, &sealing.parts)?;
             seal::place(archive.place.store.as_ref(), &entry)?;
+            archive.list(&entry, sealing.at)?;
             Ok(archive.advance(entry, &sealing.state))
         })
     }
@@ -262,7 +273,19 @@ impl Archive {
             bytes: self.sealed.iter().map(|s| s.bytes).sum(),
             tables: self.sealed.iter().map(|s| (s.kind.as_str(), s.rows, s.files)).collect(),
             type_clashes,
+            logged: self.logged(),
         }
+    }
+
+    /// Names a seal's files in the Delta logs beside them.
+    fn list(&mut self, entry: &Entry, at: Option<EventTime>) -> Result<(), ArchiveError> {
+        let (place, at) = (&self.place, at.unwrap_or(self.started));
+        let Some(ledger) = &mut self.ledger else { return Ok(()) };
+        ledger.seal(place.store.as_ref(), &place.keys, entry, at.micros().div_euclid(1_000))
+    }
+
+    fn logged(&mut self) -> LogCommits {
+        self.ledger.as_mut().map(Ledger::take_commits).unwrap_or_default()
     }
 
     /// Removes what the seal has made useless. Nothing stands on it, so what cannot be removed stays for the next time.

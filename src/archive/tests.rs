@@ -59,6 +59,7 @@ pub(super) fn plan(root: &Path, partition_by: &[&str]) -> ArchivePlan {
             compact: None,
             retain: None,
             audit: false,
+            table: None,
         },
         pipeline: "auto".into(),
         schema: Arc::new(schema()),

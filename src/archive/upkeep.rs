@@ -12,6 +12,7 @@ use super::change::{self, Act, Change, Exchange, FORMAT};
 use super::check::{Location, location_of};
 use super::compact::{self, Job};
 use super::crew::Crew;
+use super::delta::Ledger;
 use super::folder::Folder;
 use super::partition::{escape, file_name};
 use super::retain::{self, Due};
@@ -21,6 +22,7 @@ use super::store::Store;
 use super::writer::try_lock;
 use super::{ArchiveError, ColdConfig, CompactConfig, RetainConfig, StoreConfig};
 use super::{disk, table};
+use crate::record::receipt::LogCommits;
 use crate::time::{EventTime, Span};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -55,6 +57,8 @@ pub(crate) struct Upkeep {
     head: Option<Change>,
     /// Keeps others at the same place out.
     lock: Option<File>,
+    /// The Delta logs beside the files, as far as there are any; `None`: they are nobody's concern.
+    pub(super) ledger: Option<Ledger>,
     /// Archives that files were moved to, by URL.
     pub(super) cold: BTreeMap<String, Arc<dyn Store>>,
     /// Those of them that were cleared of what was staged and never counted.
@@ -106,6 +110,7 @@ impl Upkeep {
             catalogue: Catalogue::default(),
             head: None,
             lock: None,
+            ledger: Some(Ledger::new(&Keys::new(pipeline), BTreeMap::new())),
             cold: BTreeMap::new(),
             cleared: BTreeSet::new(),
         })
@@ -115,6 +120,18 @@ impl Upkeep {
     pub(crate) fn with_audit(mut self, audit: bool) -> Self {
         self.audit = audit;
         self
+    }
+
+    /// Whether the Delta logs that are there are kept.
+    #[must_use]
+    pub(crate) fn with_logs(mut self, kept: bool) -> Self {
+        self.ledger = self.ledger.filter(|_| kept);
+        self
+    }
+
+    /// Commits to Delta logs since this was asked last.
+    pub(crate) fn logged(&mut self) -> LogCommits {
+        self.ledger.as_mut().map(Ledger::take_commits).unwrap_or_default()
     }
 
     /// Takes in what was sealed and changed since.
@@ -218,6 +235,9 @@ impl Upkeep {
             }
             self.head = Some(claim);
             self.clear()?;
+            if let Some(ledger) = &mut self.ledger {
+                ledger.make_up(self.store.as_ref(), &self.keys, now.micros().div_euclid(1_000))?;
+            }
         }
         self.catalogue.refresh(self.store.as_ref(), &self.keys)?;
         Ok(true)
@@ -231,8 +251,8 @@ impl Upkeep {
     }
 
     fn finish(&mut self, change: &Change) -> Result<(), ArchiveError> {
-        let Self { store, keys, cold, .. } = self;
-        change::finish(store.as_ref(), keys, change, &mut |url| cold_at(cold, url))
+        let Self { store, keys, cold, ledger, .. } = self;
+        change::finish_with(store.as_ref(), keys, change, ledger.as_mut(), &mut |url| cold_at(cold, url))
     }
 
     /// The change that would come next.

@@ -14,7 +14,7 @@ use super::staging::StagedFile;
 use super::store::Store;
 use super::table::Kind;
 use super::upkeep::store_at;
-use super::{ArchiveError, audit};
+use super::{ArchiveError, audit, delta};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub enum Flaw {
     Replaced,
     /// Something is not what a hash says that it was.
     Tampered,
+    /// A Delta log doesn't say what counts.
+    Delta,
     /// Records of a seal that are neither rows nor dead letters nor filtered out, or more of these than records.
     Unaccounted,
 }
@@ -141,8 +143,12 @@ pub(crate) fn verify_in(
     }
     let replaced: BTreeSet<&str> =
         pipelines.iter().flat_map(|pipeline| pipeline.gone.iter().map(String::as_str)).collect();
+    for detail in delta::compare(store)? {
+        report.findings.push(Finding { flaw: Flaw::Delta, pipeline: String::new(), detail });
+    }
     for kind in Kind::ALL {
-        let strays: Vec<String> = store.walk(kind.as_str())?.into_iter().filter(|key| !sealed.contains(key)).collect();
+        let strays = store.walk(kind.as_str())?.into_iter();
+        let strays = strays.filter(|key| !sealed.contains(key) && !delta::is_log(key)).collect();
         for key in settled(store, strays)? {
             let (flaw, why) = if replaced.contains(key.as_str()) {
                 (Flaw::Replaced, "doesn't count any more and is still there: run `headrig compact` once")

@@ -5,6 +5,7 @@ use super::chain::{self, Keys, MAIN, StateRef};
 use super::check::Location;
 use super::claim::{self, Claimant, Name};
 use super::crew::Crew;
+use super::delta::{Layout, Ledger};
 use super::folder::Folder;
 use super::partition::file_name;
 use super::patience::{Patience, Patient};
@@ -95,6 +96,9 @@ pub struct Archive {
     pub(super) broken: bool,
     /// Whether what earlier writers had left is gone.
     pub(super) swept: bool,
+    /// The Delta logs beside the files, where they are kept.
+    pub(super) ledger: Option<Ledger>,
+    pub(super) started: EventTime,
     /// Held as long as files are filled in a folder beside a bucket.
     scratch_lock: Option<File>,
 }
@@ -206,9 +210,14 @@ impl Archive {
             sealed: Vec::new(),
             broken: false,
             swept,
+            ledger: None,
+            started: writer_started,
             scratch_lock: None,
         };
         let known = archive.resume()?;
+        if plan.config.is_delta() {
+            archive.keep_logs()?;
+        }
         let opened = Opened { own: archive.checkpoint(), known, state: archive.state.clone(), watermark };
         Ok((archive, opened))
     }
@@ -228,6 +237,23 @@ impl Archive {
         self.hold(own.collect::<Vec<_>>());
         self.take_over(&foreign)?;
         Ok(Checkpoint { partitions: known })
+    }
+
+    /// Begins to keep Delta logs beside the files.
+    fn keep_logs(&mut self) -> Result<(), ArchiveError> {
+        let Place { store, keys, .. } = &self.place;
+        let tables = [&self.data, &self.dead, &self.alerts].into_iter().chain(self.windows.values());
+        let mut layouts = BTreeMap::new();
+        for table in tables.filter(|table| self.kept.contains(&table.kind)) {
+            let root = &table.folder;
+            let layout = Layout::of(table);
+            let refused = |detail| ArchiveError::Delta { path: PathBuf::from(store.show(root)), detail };
+            layouts.insert(root.clone(), layout.map_err(refused)?);
+        }
+        let mut ledger = Ledger::new(keys, layouts);
+        ledger.begin(store.as_ref(), keys, self.started.micros().div_euclid(1_000))?;
+        self.ledger = Some(ledger);
+        Ok(())
     }
 
     fn hold(&mut self, holders: impl IntoIterator<Item = (Name, claim::Holder)>) {

@@ -55,6 +55,7 @@ fn plan(root: &Path, partition_by: &[&str], newer: bool) -> ArchivePlan {
             compact: None,
             retain: None,
             audit: false,
+            table: None,
         },
         pipeline: "shop".into(),
         schema: Arc::new(schema(newer)),

@@ -63,4 +63,15 @@ pub struct Receipt {
     pub tables: Vec<(&'static str, u64, u64)>,
     /// Values that the archive found not to fit their columns' types; they are in `attributes`.
     pub type_clashes: u64,
+    /// Commits to the Delta logs beside these files.
+    pub logged: LogCommits,
+}
+
+/// Commits to Delta logs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogCommits {
+    /// That were put.
+    pub put: u64,
+    /// That had to be made anew, as another one had put that version; also where that was one's own, and the reply lost.
+    pub conflicts: u64,
 }

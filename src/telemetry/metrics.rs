@@ -33,6 +33,8 @@ pub struct SelfMetrics {
     pub archive_retries: IntCounterVec,
     /// Sealed files that upkeep has replaced, moved or let go, by pipeline and act (`compact`, `cool`, `expire`).
     pub upkeep_files: IntCounterVec,
+    /// Commits to Delta logs, by pipeline and outcome (`put`, `conflict`).
+    pub archive_logged: IntCounterVec,
     /// Records that came too late for a window, by pipeline and window.
     pub window_late: IntCounterVec,
     /// The event-time clock of a pipeline, in seconds since 1970.
@@ -97,6 +99,7 @@ impl SelfMetrics {
             archive_files: counter("headrig_archive_files_total", "Files sealed in the archive", &["pipeline", "kind"]),
             archive_retries: retries(&registry),
             upkeep_files: upkeep_files(&registry),
+            archive_logged: logged(&registry),
             window_late: counter(
                 "headrig_window_late_total",
                 "Records that came too late for a window",
@@ -140,6 +143,17 @@ impl SelfMetrics {
     }
 }
 
+impl SelfMetrics {
+    /// Counts commits to Delta logs, and those that had to be made anew.
+    pub fn count_logged(&self, pipeline: &str, put: u64, conflicts: u64) {
+        for (outcome, count) in [("put", put), ("conflict", conflicts)] {
+            if count > 0 {
+                self.archive_logged.with_label_values(&[pipeline, outcome]).inc_by(count);
+            }
+        }
+    }
+}
+
 impl Default for SelfMetrics {
     fn default() -> Self {
         Self::new()
@@ -159,6 +173,12 @@ fn interruptions(registry: &Registry) -> IntCounterVec {
 fn upkeep_files(registry: &Registry) -> IntCounterVec {
     let options = Opts::new("headrig_archive_upkeep_files_total", "Sealed files that upkeep has taken away");
     register(registry, IntCounterVec::new(options, &["pipeline", "act"]).expect("constant names are valid"))
+}
+
+fn logged(registry: &Registry) -> IntCounterVec {
+    let options =
+        Opts::new("headrig_archive_delta_commits_total", "Commits to the Delta logs beside an archive's files");
+    register(registry, IntCounterVec::new(options, &["pipeline", "outcome"]).expect("constant names are valid"))
 }
 
 fn gap_seconds(registry: &Registry) -> CounterVec {

@@ -9,8 +9,9 @@ use super::connect::resume;
 use super::flow::Flow;
 use super::simulation_kept::Keeper;
 use crate::archive::faulty::{Bucket, Crash, Faults, Faulty, scramble};
-use crate::archive::{Archive, ArchiveError, ArchivePlan, Kind, Look, Place, Sharing, verify_in};
+use crate::archive::{Archive, ArchiveError, ArchivePlan, Kind, Look, Place, Sharing, TableFormat, verify_in};
 use crate::config;
+use crate::place::Located;
 use crate::record::alert::AlertEvent;
 use crate::record::raw::{PartitionId, Positions, RawBatch};
 use crate::source::PartitionName;
@@ -93,6 +94,8 @@ pub(super) struct World {
     pub(super) scratch: tempfile::TempDir,
     /// Whether processes keep the archive in shape.
     pub(super) kept: bool,
+    /// Whether it has Delta logs, which `verify` compares with what counts.
+    pub(super) listed: bool,
 }
 
 impl World {
@@ -107,6 +110,7 @@ impl World {
             lives: 0,
             scratch: scratch.unwrap(),
             kept: false,
+            listed: false,
         }
     }
 
@@ -188,6 +192,9 @@ impl Process {
         let mut plan = config_plan();
         if let Some(archive) = &mut plan.archive {
             archive.audit = world.kept;
+            if world.listed {
+                archive.table = Some(Located::nowhere(TableFormat::Delta));
+            }
         }
         let scratch = world.scratch.path().join(sharing.as_ref().map_or("main", |sharing| sharing.chain.as_str()));
         std::fs::create_dir_all(&scratch).unwrap();
@@ -331,7 +338,7 @@ pub(super) fn simulate_in(mut world: World, seed: u64, faults: impl Fn(u64) -> F
 pub(super) fn rows(world: &World, kind: Kind) -> Vec<String> {
     let mut all = Vec::new();
     for (key, object) in world.bucket.objects() {
-        if !key.starts_with(&format!("{}/", kind.as_str())) {
+        if !key.starts_with(&format!("{}/", kind.as_str())) || !key.ends_with(".parquet") {
             continue;
         }
         let folder = key.rsplit_once('/').unwrap().0;

@@ -98,6 +98,7 @@ impl Keeper {
 fn kept(seed: u64, faults: impl Fn(u64) -> Faults) -> (World, u64) {
     let mut world = World::new(input(seed));
     world.kept = true;
+    world.listed = seed % 2 == 1;
     simulate_in(world, seed, faults)
 }
 
@@ -123,6 +124,7 @@ fn whatever_fails_and_dies_an_archive_that_is_kept_in_shape_has_the_same_rows() 
         let (expected, _) = clean(seed);
         let (world, _) = kept(seed, |life| some_faults(seed, life));
         assert_kept(&format!("seed {seed}"), &expected, &world);
+        assert_eq!(world.bucket.objects().keys().any(|key| key.contains("/_delta_log/")), world.listed);
     });
     for counter in [&COMPACTED, &EXPIRED, &FENCED] {
         assert!(counter.load(Ordering::Relaxed) > 0, "a simulation in which nothing happens shows nothing");
@@ -131,15 +133,26 @@ fn whatever_fails_and_dies_an_archive_that_is_kept_in_shape_has_the_same_rows() 
 
 #[test]
 fn every_call_of_upkeep_is_survived_before_and_after_its_effect() {
-    const SEED: u64 = 4;
-    let (expected, _) = clean(SEED);
-    let (_, calls) = kept(SEED, |_| Faults::default());
+    survive_calls(4, 1);
+}
+
+/// Each commit reads and lists more than a seal alone: some of these calls are enough for one run.
+#[test]
+fn calls_of_commits_to_delta_logs_are_survived_before_and_after_their_effects() {
+    survive_calls(5, 13);
+}
+
+/// Dies at every call that `step` doesn't pass over, before it has an effect or behind that.
+fn survive_calls(seed: u64, step: u64) {
+    let (expected, _) = clean(seed);
+    let (_, calls) = kept(seed, |_| Faults::default());
     assert!(calls > 200, "{calls}");
-    for_each_seed(0..2 * calls, |number| {
+    for_each_seed(0..2 * calls / step, |number| {
+        let number = number * step;
         let crash = Crash { at: number / 2, effective: number % 2 == 0 };
         let faults =
             |life| if life == 0 { Faults { crash: Some(crash), ..Faults::default() } } else { Faults::default() };
-        let (world, _) = kept(SEED, faults);
+        let (world, _) = kept(seed, faults);
         assert_kept(&format!("{crash:?}"), &expected, &world);
     });
 }

@@ -31,7 +31,8 @@ impl Group {
     fn new(seed: u64) -> Self {
         let mut dice = Dice(scramble(seed ^ 0x9099));
         let daemons = 2 + dice.roll(2);
-        let world = World::new(input(seed));
+        let mut world = World::new(input(seed));
+        world.listed = seed % 2 == 1;
         let assigned = world.input.iter().map(|_| dice.roll(daemons) as usize).collect();
         let daemons = (0..daemons).map(|_| None).collect();
         Self { world, daemons, assigned, dice, seed, faulty_lives: 25, taken: 0 }

@@ -73,6 +73,7 @@ impl Runner {
             telemetry.archive_rows.with_label_values(&labels).inc_by(*rows);
             telemetry.archive_files.with_label_values(&labels).inc_by(*files);
         }
+        telemetry.count_logged(pipeline, receipt.logged.put, receipt.logged.conflicts);
         if receipt.type_clashes > 0 {
             let clash = "type_clash";
             telemetry.decode_errors.with_label_values(&[pipeline.as_str(), clash]).inc_by(receipt.type_clashes);

@@ -36,6 +36,7 @@ fn check_prints_each_broken_pipeline_with_place_and_remedy() {
 #[test]
 fn check_accepts_what_is_shipped_and_prints_json_on_request() {
     let files = [
+        "pipelines/delta.yaml",
         "pipelines/demo.yaml",
         "pipelines/files.yaml",
         "pipelines/fly.yaml",

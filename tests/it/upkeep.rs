@@ -11,9 +11,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(120);
-const LINES: u64 = 400;
+pub const LINES: u64 = 400;
 
-fn kills(usual: u64) -> u64 {
+pub fn kills(usual: u64) -> u64 {
     std::env::var("HEADRIG_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(usual)
 }
 
@@ -35,7 +35,7 @@ fn prepare(folder: &Path, url: &str, follow: bool) -> PathBuf {
 }
 
 /// Appends lines, each with an id of its own, and one that is none.
-fn append(folder: &Path, from: u64) {
+pub fn append(folder: &Path, from: u64) {
     let mut lines = String::from("no JSON\n");
     for number in from..from + LINES {
         let (minute, second) = ((number / 60) % 60, number % 60);
@@ -110,7 +110,7 @@ fn a_folder_is_right_at_every_moment_while_it_is_kept_in_shape_and_headrig_kille
 }
 
 /// How many changes upkeep has put, those that are folded away included.
-fn changes(home: &Path) -> u64 {
+pub fn changes(home: &Path) -> u64 {
     let count = |name: &str| fs::read_dir(home.join(name)).map_or(0, Iterator::count) as u64;
     count("changes") + 64 * count("catalogues")
 }
