@@ -149,7 +149,7 @@ fn survive_calls(seed: u64, step: u64) {
     assert!(calls > 200, "{calls}");
     for_each_seed(0..2 * calls / step, |number| {
         let number = number * step;
-        let crash = Crash { at: number / 2, effective: number % 2 == 0 };
+        let crash = Crash { at: number / 2, effective: number.is_multiple_of(2) };
         let faults =
             |life| if life == 0 { Faults { crash: Some(crash), ..Faults::default() } } else { Faults::default() };
         let (world, _) = kept(seed, faults);
