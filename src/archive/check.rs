@@ -292,7 +292,7 @@ mod tests {
             compact: None,
             retain: None,
             audit: false,
-            table: super::super::TableFormat::default(),
+            table: None,
         };
         config.check(&schema()).into_iter().map(|p| format!("{} ({})", p.message, p.hint.unwrap_or_default())).collect()
     }
