@@ -148,6 +148,14 @@ fn a_full_disk_under_the_spool_holds_the_server_back() {
     disk.resize("200m");
     generate(1_000, 3, &subject);
     let first = running.stderr_line(PATIENCE, |line| line.contains("has room again"));
+    // The server has more for us by then, in order: the last line is the last to come.
+    let copy = folder.path().join("3.ndjson");
+    generate(1_000, 3, &copy.display().to_string());
+    let copy = fs::read(copy).unwrap();
+    let last = copy.trim_ascii_end().rsplit(|byte| *byte == b'\n').next().unwrap();
+    let finder = memchr::memmem::Finder::new(last);
+    let segment = disk.path().join("p/s/00000000000000000000.spool");
+    until(PATIENCE, || finder.find(&fs::read(&segment).unwrap()).is_some());
     running.signal(Signal::TERM);
     assert_eq!(running.wait(), Some(0));
     // A little may have fitted in while it was full, so there may have been room more than once.
