@@ -12,6 +12,7 @@ use super::change::{self, Act, Change, Exchange, FORMAT};
 use super::check::{Location, location_of};
 use super::compact::{self, Job};
 use super::crew::Crew;
+use super::disk;
 use super::folder::Folder;
 use super::partition::{escape, file_name};
 use super::retain::{self, Due};
@@ -20,7 +21,6 @@ use super::staging::StagedFile;
 use super::store::Store;
 use super::writer::try_lock;
 use super::{ArchiveError, ColdConfig, CompactConfig, RetainConfig, StoreConfig};
-use super::{disk, table};
 use crate::time::{EventTime, Span};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -272,7 +272,7 @@ impl Upkeep {
     ) -> Result<Option<Done>, ArchiveError> {
         let (local, mut added) = self.stage(job, "c", 0);
         let notes = [("headrig.writer", self.writer.clone()), ("headrig.compacted", job.files.len().to_string())];
-        let result = self.rewrite(job, &local, &notes, table::ZSTD_LEVEL, goes_on).and_then(|(written, removed)| {
+        let result = self.rewrite(job, &local, &notes, goes_on).and_then(|(written, removed)| {
             describe(&mut added, &written, &job.files);
             self.seal(&mut added, &local)?;
             self.store.upload(&[(local.clone(), added.staged.clone())])?;
@@ -306,7 +306,7 @@ impl Upkeep {
             local = there;
         }
         let notes = [("headrig.writer", self.writer.clone()), ("headrig.compacted", job.files.len().to_string())];
-        let result = self.rewrite(job, &local, &notes, cold.level.value, goes_on).and_then(|(written, removed)| {
+        let result = self.rewrite(job, &local, &notes, goes_on).and_then(|(written, removed)| {
             describe(&mut added, &written, &job.files);
             added.cold = Some(url.to_owned());
             self.seal(&mut added, &local)?;
@@ -360,7 +360,6 @@ impl Upkeep {
         job: &Job,
         local: &Path,
         notes: &[(&str, String)],
-        zstd_level: i32,
         goes_on: &dyn Fn() -> bool,
     ) -> Result<(Written, Vec<StagedFile>), ArchiveError> {
         if self.audit {
@@ -373,7 +372,7 @@ impl Upkeep {
             scratch: &self.scratch,
             crew: &self.crew,
             memory_bytes: self.memory_bytes,
-            zstd_level,
+            zstd_level: job.level,
             goes_on,
         };
         let written = rewriting.write(&job.files, local, notes)?;
