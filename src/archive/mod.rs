@@ -37,6 +37,7 @@ mod chain_tests;
 mod change;
 mod check;
 mod claim;
+mod clash;
 mod compact;
 mod crew;
 mod dictionary;
