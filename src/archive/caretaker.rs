@@ -250,7 +250,7 @@ impl Rounds {
             let folder = due.files.first().map_or("", |file| file.folder()).to_owned();
             match (due.fate, cold) {
                 (Fate::Cool, Some(cold)) => {
-                    for job in due.jobs(self.care.compact.size.0) {
+                    for job in due.jobs(self.care.compact.size.0, cold.level.value) {
                         let Some(done) = upkeep.cool(&job, cold, now, goes_on)? else { return Ok(()) };
                         self.tell("cool", &job.folder, done);
                     }

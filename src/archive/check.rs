@@ -183,7 +183,7 @@ const LEAST_SIZE: ByteSize = ByteSize(1_000_000);
 const LEAST_EVERY: Span = Span::from_secs(1);
 
 fn check_compact(compact: &Located<CompactConfig>) -> Vec<Problem> {
-    let CompactConfig { files, size, every, .. } = &compact.value;
+    let CompactConfig { files, size, every, level, .. } = &compact.value;
     let mut problems = Vec::new();
     if files.get() < LEAST_FILES {
         problems.push(compact.problem("cannot make one file of one").hint("expected `files` of at least 2"));
@@ -191,6 +191,9 @@ fn check_compact(compact: &Located<CompactConfig>) -> Vec<Problem> {
     if *size < LEAST_SIZE {
         let problem = compact.problem(format!("cannot make files of {size} only"));
         problems.push(problem.hint("expected a `size` of at least 1MB; 128MB to 512MB read well"));
+    }
+    if !(1..=22).contains(level) {
+        problems.push(compact.problem(format!("cannot compress with level {level}")).hint("expected 1 to 22"));
     }
     if *every < LEAST_EVERY {
         problems.push(compact.problem(format!("cannot look for work every {every}")).hint("expected at least 1s"));

@@ -18,6 +18,8 @@ pub(crate) struct Job {
     pub(crate) folder: String,
     /// By time.
     pub(crate) files: Vec<StagedFile>,
+    /// Zstandard level of that one.
+    pub(crate) level: i32,
 }
 
 impl Job {
@@ -64,7 +66,9 @@ fn jobs(folder: &str, files: Vec<&StagedFile>, config: &CompactConfig) -> Vec<Jo
     for file in small {
         match jobs.last_mut().filter(|job| job.bytes() + file.bytes <= config.size.0) {
             Some(job) => job.files.push(file.clone()),
-            None => jobs.push(Job { folder: folder.to_owned(), files: vec![file.clone()] }),
+            None => {
+                jobs.push(Job { folder: folder.to_owned(), files: vec![file.clone()], level: config.level });
+            }
         }
     }
     jobs.retain(|job| job.files.len() > 1);

@@ -37,7 +37,7 @@ const STATISTIC_BYTES: usize = 64;
 const BLOOM_FPP: f64 = 0.05;
 
 /// Texts that are looked at before a row group begins, to see whether it pays to have a dictionary.
-const SAMPLE: usize = 4_096;
+pub(super) const SAMPLE: usize = 4_096;
 /// Fewer say nothing.
 const SAMPLE_LEAST: usize = 64;
 
@@ -311,6 +311,10 @@ impl DictionaryColumn {
             metadata = metadata.set_statistics(self.dictionary.statistics(self.written.nulls as u64));
         }
         let mut filter = self.filter;
+        // It was made for as many different values as there may be, and is as large as those need that came.
+        if let Some(filter) = &mut filter {
+            filter.fold_to_target_fpp(BLOOM_FPP);
+        }
         if self.bloom && filter.is_none() && !self.dictionary.texts.is_empty() {
             let mut exact = Sbbf::new_with_ndv_fpp(self.dictionary.texts.len() as u64, BLOOM_FPP)?;
             self.dictionary.iter().for_each(|text| exact.insert(text));

@@ -58,7 +58,7 @@ impl Filling {
         written: Written,
     ) -> Result<Self, ArchiveError> {
         Ok(match written {
-            Written::Parquet => Self::Parquet(Box::new(Encoder::begin(file, path, table)?)),
+            Written::Parquet => Self::Parquet(Box::new(Encoder::begin(file, path, table))),
             Written::Lines(compression) => Self::Lines(Box::new(Lines::begin(file, path, table, compression)?)),
         })
     }

@@ -3,12 +3,14 @@
 use super::ArchiveError;
 use super::digest::Digest;
 use super::lines_read;
+use super::order::{self, Order};
 use super::staging::StagedFile;
 use super::store::Store;
 use super::table::Kind;
 use crate::limits;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use arrow::row::OwnedRow;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
@@ -172,10 +174,16 @@ fn parquet_rows(store: &dyn Store, file: &StagedFile, deep: bool) -> Result<Opti
     let time = time_column(file.kind);
     let (mut found, mut least, mut largest, mut digest) = (0, i64::MAX, i64::MIN, Digest::default());
     let mut flaw = None;
+    let mut said = SaidOrder::of(&parquet)?;
     parquet.read(|batch| {
         found += batch.num_rows() as u64;
         if file.digest.is_some() {
             digest.add(&batch);
+        }
+        if let Some(said) = &mut said
+            && !said.goes_on(&batch)?
+        {
+            flaw = Some("rows are not in the order that its footer says".to_owned());
         }
         let stamps = batch.column_by_name(time).filter(|column| column.null_count() == 0);
         match stamps.map(|stamps| stamps.as_primitive_opt::<TimestampMicrosecondType>()) {
@@ -198,6 +206,33 @@ fn parquet_rows(store: &dyn Store, file: &StagedFile, deep: bool) -> Result<Opti
     Ok(expected
         .filter(|expected| *expected != digest)
         .map(|_| "its rows are not those that were put into it".to_owned()))
+}
+
+/// The order that a file says its rows are in.
+struct SaidOrder {
+    order: Order,
+    last: Option<OwnedRow>,
+}
+
+impl SaidOrder {
+    fn of(parquet: &Parquet<'_>) -> Result<Option<Self>, ArchiveError> {
+        let groups = parquet.metadata.row_groups();
+        let Some(marks) = groups.iter().find_map(|group| group.sorting_columns()).filter(|marks| !marks.is_empty())
+        else {
+            return Ok(None);
+        };
+        let columns = marks.iter().filter_map(|mark| usize::try_from(mark.column_idx).ok()).collect();
+        Ok(Some(Self { order: Order::new(parquet.schema(), columns)?, last: None }))
+    }
+
+    /// Whether `rows` come behind those before, and in order.
+    fn goes_on(&mut self, rows: &RecordBatch) -> Result<bool, ArchiveError> {
+        let keys = self.order.keys(rows)?;
+        let in_order = order::is_in_order(std::slice::from_ref(&keys));
+        let behind = self.last.as_ref().is_none_or(|last| keys.iter().next().is_none_or(|first| last.row() <= first));
+        self.last = keys.iter().next_back().map(|last| last.owned()).or(self.last.take());
+        Ok(in_order && behind)
+    }
 }
 
 /// What is different in rows that were read: how many, and their least and largest time.

@@ -38,6 +38,7 @@ mod chain_tests;
 mod change;
 mod check;
 mod claim;
+mod clash;
 mod compact;
 mod crew;
 mod delta;
@@ -61,6 +62,9 @@ mod lines_read;
 mod lines_tests;
 mod live;
 mod offline;
+mod order;
+#[cfg(test)]
+mod order_tests;
 mod partition;
 mod patience;
 mod plan;
@@ -243,6 +247,8 @@ pub struct CompactConfig {
     pub every: Span,
     /// How long replaced files are kept, for queries that are about to read them. Default 15m.
     pub grace: Span,
+    /// Zstandard level of the files that they become, 1 to 22; ids, which it makes no smaller, keep 1. Default 9.
+    pub level: i32,
 }
 
 impl Default for CompactConfig {
@@ -254,6 +260,7 @@ impl Default for CompactConfig {
             after: Span::from_secs(600),
             every: Span::from_secs(300),
             grace: Span::from_secs(900),
+            level: table::COMPACT_LEVEL,
         }
     }
 }

@@ -118,9 +118,9 @@ pub fn retain(care: &Care, round: &Round, report: &mut dyn FnMut(Step)) -> Resul
         let cold = care.retain.of(due.kind).and_then(|keep| keep.cold.as_ref());
         let jobs: Vec<(Job, Option<&super::ColdConfig>)> = match (due.fate, cold) {
             (Fate::Cool, Some(cold)) => {
-                due.jobs(care.compact.size.0).into_iter().map(|job| (job, Some(cold))).collect()
+                due.jobs(care.compact.size.0, cold.level.value).into_iter().map(|job| (job, Some(cold))).collect()
             }
-            _ => vec![(Job { folder: String::new(), files: due.files.clone() }, None)],
+            _ => vec![(Job { folder: String::new(), files: due.files.clone(), level: 1 }, None)],
         };
         for (job, cold) in jobs {
             let mut step = step(&care.pipeline, if cold.is_some() { "cool" } else { "expire" }, &job.files);

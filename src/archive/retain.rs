@@ -34,8 +34,8 @@ pub(crate) struct Due {
 }
 
 impl Due {
-    /// The files by folder, each job of at most `size` bytes but for a single file.
-    pub(crate) fn jobs(&self, size: u64) -> Vec<Job> {
+    /// The files by folder, each job of at most `size` bytes but for a single file; they are written with zstd's `level`.
+    pub(crate) fn jobs(&self, size: u64, level: i32) -> Vec<Job> {
         let mut files = self.files.clone();
         files.sort_by(|a, b| (a.folder(), a.min_us, &a.path).cmp(&(b.folder(), b.min_us, &b.path)));
         let mut jobs: Vec<Job> = Vec::new();
@@ -43,7 +43,7 @@ impl Due {
             let fits = |job: &&mut Job| job.folder == file.folder() && job.bytes() + file.bytes <= size;
             match jobs.last_mut().filter(fits) {
                 Some(job) => job.files.push(file),
-                None => jobs.push(Job { folder: file.folder().to_owned(), files: vec![file] }),
+                None => jobs.push(Job { folder: file.folder().to_owned(), files: vec![file], level }),
             }
         }
         jobs
@@ -174,7 +174,7 @@ mod tests {
     fn jobs_are_of_one_folder_and_of_a_size() {
         let files = ["data/a/1", "data/a/2", "data/b/1", "data/a/3"].map(|path| file(path, 10, 0)).to_vec();
         let due = Due { kind: Kind::Data, fate: Fate::Cool, end: NOW, files };
-        let jobs: Vec<_> = due.jobs(20).into_iter().map(|job| (job.folder, job.files.len())).collect();
+        let jobs: Vec<_> = due.jobs(20, 1).into_iter().map(|job| (job.folder, job.files.len())).collect();
         assert_eq!(jobs, [("data/a".to_owned(), 2), ("data/a".to_owned(), 1), ("data/b".to_owned(), 1)]);
     }
 }

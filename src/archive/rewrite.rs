@@ -17,7 +17,8 @@ use super::table::{Kind, Rewritten, Table};
 use arrow::array::{AsArray, RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Field, SchemaRef, TimestampMicrosecondType};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::file::metadata::KeyValue;
+use parquet::basic::Type;
+use parquet::file::metadata::{ColumnChunkMetaData, KeyValue};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -60,8 +61,7 @@ impl Rewriting<'_> {
             .collect::<Result<Vec<_>, _>>()?;
         let kind = files.first().map_or(Kind::Data, |file| file.kind);
         let table = self.table(kind, &inputs, path, footer)?;
-        let keys = sorted_by(kind, &table.arrow, table.time);
-        let mut sorter = Sorter::new(&table.arrow, keys, self.scratch, self.memory_bytes)?;
+        let mut sorter = Sorter::new(&table.arrow, table.order.clone(), self.scratch, self.memory_bytes)?;
         let (mut read, mut rows) = (Vec::new(), 0);
         let (mut min_us, mut max_us) = (i64::MAX, i64::MIN);
         for (input, file) in inputs.iter().zip(files) {
@@ -107,7 +107,7 @@ impl Rewriting<'_> {
         let file = created.map_err(ArchiveError::io("write", path))?;
         // A full disk ends this round; the next one begins anew.
         let file = PatientFile { file, path: path.to_owned(), patience: Arc::default() };
-        let mut encoder = Encoder::begin(file, path.to_owned(), table)?;
+        let mut encoder = Encoder::begin(file, path.to_owned(), table);
         sorter.sorted(&mut |rows| {
             if !(self.goes_on)() {
                 return Err(ArchiveError::Stopped);
@@ -153,6 +153,7 @@ impl Rewriting<'_> {
                 }
                 known.bloom |= here.bloom;
                 known.dictionary |= here.dictionary;
+                known.texts = (known.texts.0 + here.texts.0, known.texts.1 + here.texts.1);
                 if field.is_nullable() {
                     known.field = Arc::new(known.field.as_ref().clone().with_nullable(true));
                 }
@@ -171,19 +172,10 @@ impl Rewriting<'_> {
             let detail = format!("there is no time {}", time_column(kind));
             return Err(ArchiveError::Rewrite { path: path.to_owned(), detail });
         };
-        let arrow: SchemaRef =
-            Arc::new(arrow::datatypes::Schema::new(columns.iter().map(|c| Arc::clone(&c.field)).collect::<Vec<_>>()));
-        let sorted = sorted_by(kind, &arrow, time);
         let mut notes = carried(inputs);
         notes.extend(footer.iter().map(|(key, value)| KeyValue::new((*key).to_owned(), value.clone())));
-        Ok(Table::rewritten(kind, &columns, (time, &sorted), self.zstd_level, &notes))
+        Ok(Table::rewritten(kind, &columns, time, self.zstd_level, &notes))
     }
-}
-
-/// Columns that rows are in the order of: `app` and time where there is an `app`.
-fn sorted_by(kind: Kind, schema: &SchemaRef, time: usize) -> Vec<usize> {
-    let app = (kind == Kind::Data).then(|| schema.index_of("app").ok()).flatten();
-    app.filter(|app| *schema.field(*app).data_type() == DataType::Utf8).into_iter().chain([time]).collect()
 }
 
 /// How a column is encoded in a file, which its first row group tells.
@@ -194,7 +186,14 @@ fn described(input: &Parquet<'_>, index: usize, field: &Arc<Field>) -> Rewritten
         field: Arc::clone(field),
         bloom: column.is_some_and(|column| column.bloom_filter_offset().is_some()),
         dictionary: column.is_some_and(|column| column.dictionary_page_offset().is_some()),
+        texts: column.filter(|column| is_text(column)).map_or((0, 0), |c| (c.compressed_size(), c.uncompressed_size())),
     }
+}
+
+/// Whether a column has texts or bytes that are in no dictionary.
+fn is_text(column: &ColumnChunkMetaData) -> bool {
+    let is_text = matches!(column.column_type(), Type::BYTE_ARRAY | Type::FIXED_LEN_BYTE_ARRAY);
+    is_text && column.dictionary_page_offset().is_none()
 }
 
 /// What the newest file's footer says that is true of all.

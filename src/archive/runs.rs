@@ -4,11 +4,12 @@
 //! the same file.
 
 use super::ArchiveError;
+use super::order::{Order, Sink};
 use crate::limits;
-use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch};
+use arrow::array::RecordBatch;
+use arrow::compute::interleave_record_batch;
 use arrow::datatypes::SchemaRef;
-use arrow::row::{Row, RowConverter, Rows, SortField};
+use arrow::row::{Row, Rows};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::basic::{Compression, ZstdLevel};
@@ -16,14 +17,10 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-/// Takes sorted rows.
-type Sink<'s> = dyn FnMut(RecordBatch) -> Result<(), ArchiveError> + 's;
-
 /// Rows that are being sorted. Runs are removed with it.
 pub(super) struct Sorter<'s> {
     schema: SchemaRef,
-    keys: Vec<usize>,
-    converter: RowConverter,
+    order: Order,
     scratch: &'s Path,
     /// Bytes of rows that are sorted at once.
     room: usize,
@@ -42,13 +39,12 @@ impl<'s> Sorter<'s> {
         scratch: &'s Path,
         memory_bytes: u64,
     ) -> Result<Self, ArchiveError> {
-        let fields = keys.iter().map(|key| SortField::new(schema.field(*key).data_type().clone())).collect();
-        let converter = RowConverter::new(fields)?;
-        // Rows that wait, the same in one piece, and what is taken from that in order.
+        let order = Order::new(schema, keys)?;
+        // Rows that wait, their keys, and what is taken from them in order.
         let room = usize::try_from(memory_bytes / 3).unwrap_or(usize::MAX);
         let (waiting, runs) = (Vec::new(), Vec::new());
         let schema = SchemaRef::clone(schema);
-        Ok(Self { schema, keys, converter, scratch, room, waiting, waiting_rows: 0, waiting_bytes: 0, runs, begun: 0 })
+        Ok(Self { schema, order, scratch, room, waiting, waiting_rows: 0, waiting_bytes: 0, runs, begun: 0 })
     }
 
     pub(super) fn push(&mut self, rows: RecordBatch) -> Result<(), ArchiveError> {
@@ -83,17 +79,8 @@ impl<'s> Sorter<'s> {
         let waiting = std::mem::take(&mut self.waiting);
         let row_bytes = self.waiting_bytes / self.waiting_rows.max(1);
         (self.waiting_rows, self.waiting_bytes) = (0, 0);
-        let whole = concat_batches(&self.schema, &waiting)?;
-        drop(waiting);
-        let rows = self.rows(&whole)?;
-        let mut order: Vec<u32> = (0..).take(whole.num_rows()).collect();
-        order.sort_by(|a, b| rows.row(*a as usize).cmp(&rows.row(*b as usize)));
-        drop(rows);
         let most = (limits::UPKEEP_BATCH_BYTES / row_bytes.max(1)).clamp(1, limits::UPKEEP_BATCH_ROWS);
-        for part in order.chunks(most) {
-            sink(take_record_batch(&whole, &UInt32Array::from(part.to_vec()))?)?;
-        }
-        Ok(())
+        self.order.sort(waiting, most, sink)
     }
 
     /// Writes the rows that wait as a run.
@@ -132,11 +119,6 @@ impl<'s> Sorter<'s> {
         Ok((path.clone(), writer.map_err(ArchiveError::encode(&path))?))
     }
 
-    fn rows(&self, batch: &RecordBatch) -> Result<Rows, ArchiveError> {
-        let keys: Vec<_> = self.keys.iter().map(|key| batch.column(*key).clone()).collect();
-        Ok(self.converter.convert_columns(&keys)?)
-    }
-
     fn merge(&self, runs: &[PathBuf], sink: &mut Sink<'_>) -> Result<(), ArchiveError> {
         let mut cursors = Vec::new();
         for run in runs {
@@ -167,7 +149,7 @@ impl<'s> Sorter<'s> {
     /// The next rows of a run, as batch `number` of those that are picked from.
     fn next(&self, mut reader: ParquetRecordBatchReader, number: usize) -> Result<Option<Cursor>, ArchiveError> {
         let Some(batch) = reader.next().transpose()? else { return Ok(None) };
-        let rows = self.rows(&batch)?;
+        let rows = self.order.keys(&batch)?;
         Ok(Some(Cursor { reader, batch, rows, at: 0, number }))
     }
 }
@@ -263,6 +245,7 @@ mod tests {
     use super::*;
     use crate::archive::tests::events;
     use arrow::array::AsArray;
+    use arrow::compute::concat_batches;
     use arrow::datatypes::Int64Type;
     use proptest::prelude::*;
 

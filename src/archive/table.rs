@@ -1,6 +1,7 @@
 //! The four tables of an archive: their columns, how each is encoded, and rows of theirs made from hand-offs.
 
 use super::hex::HexColumn;
+use super::order;
 use super::partition::Level;
 use crate::record::alert::AlertEvent;
 use crate::record::dead::DeadLetter;
@@ -13,7 +14,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::metadata::{KeyValue, SortingColumn};
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 use std::collections::BTreeMap;
@@ -84,6 +85,10 @@ pub(crate) struct Table {
     /// Whether a column's texts are JSON, which stands as such in JSON Lines.
     pub(crate) inline: Arc<[bool]>,
     pub(crate) zstd_level: i32,
+    /// The files' columns that rows are put in the order of, as far as there is room for that.
+    pub(crate) order: Vec<usize>,
+    /// Whether rows are handed in in that order.
+    pub(crate) in_order: bool,
 }
 
 /// A column of files that are written again, as it was in them.
@@ -92,6 +97,17 @@ pub(crate) struct Rewritten {
     pub(crate) field: Arc<Field>,
     pub(crate) bloom: bool,
     pub(crate) dictionary: bool,
+    /// Bytes of its texts, packed and before, where they are in no dictionary.
+    pub(crate) texts: (i64, i64),
+}
+
+impl Rewritten {
+    /// Whether its texts have nothing in common but their alphabet: hexadecimal digits come to half of their bytes whatever they say,
+    /// those of base 64 to three quarters. A longer search finds matches by chance in them, which cost more than they save.
+    fn is_random(&self) -> bool {
+        let (packed, before) = self.texts;
+        before > 0 && packed * 5 >= before * 2
+    }
 }
 
 /// Who encodes a column.
@@ -126,10 +142,13 @@ impl Table {
         let hex = columns.iter().filter_map(hex_column).collect();
         let codings = columns.iter().map(|i| coding(&schema.columns[*i])).collect();
         let inline = columns.iter().map(|i| schema.columns[*i].kind == ColumnType::Json).collect();
+        let arrow = Arc::new(ArrowSchema::new(fields));
         Self {
             kind: Kind::Data,
             folder: Kind::Data.as_str().to_owned(),
-            arrow: Arc::new(ArrowSchema::new(fields)),
+            order: order::columns(Kind::Data, &arrow, 0),
+            in_order: false,
+            arrow,
             columns,
             hex,
             time: 0,
@@ -141,23 +160,24 @@ impl Table {
         }
     }
 
-    /// Files that are written again with rows in the order of the columns `sorted`.
+    /// Files that are written again, with rows in order.
     pub(crate) fn rewritten(
         kind: Kind,
         columns: &[Rewritten],
-        (time, sorted): (usize, &[usize]),
+        time: usize,
         zstd_level: i32,
         footer: &[KeyValue],
     ) -> Self {
-        let order = |index: &usize| SortingColumn { column_idx: *index as i32, descending: false, nulls_first: true };
-        let mut properties =
-            with_level(footer, zstd_level).set_sorting_columns(Some(sorted.iter().map(order).collect()));
+        let mut properties = with_level(footer, zstd_level);
         for column in columns {
             let path = column_path(column.field.name());
             if column.bloom {
                 properties = properties
                     .set_column_bloom_filter_enabled(path.clone(), true)
                     .set_column_bloom_filter_max_ndv(path.clone(), limits::ROW_GROUP_ROWS as u64);
+            }
+            if column.is_random() {
+                properties = properties.set_column_compression(path.clone(), zstd(ZSTD_LEVEL));
             }
             properties = match column.field.data_type() {
                 DataType::Utf8 | DataType::Binary => text_column(properties, path),
@@ -174,10 +194,13 @@ impl Table {
             _ => Coding::Other,
         };
         let fields: Vec<Arc<Field>> = columns.iter().map(|column| Arc::clone(&column.field)).collect();
+        let arrow = Arc::new(ArrowSchema::new(fields));
         Self {
             kind,
             folder: kind.as_str().to_owned(),
-            arrow: Arc::new(ArrowSchema::new(fields)),
+            order: order::columns(kind, &arrow, time),
+            in_order: true,
+            arrow,
             columns: (0..columns.len()).collect(),
             time,
             levels: Vec::new(),
@@ -216,12 +239,15 @@ impl Table {
         let codings = arrow.fields().iter().map(coding).collect();
         let is_json = |field: &Arc<Field>| kind == Kind::Alerts && JSON_OF_ALERTS.contains(&field.name().as_str());
         let inline = arrow.fields().iter().map(is_json).collect();
+        let time = arrow.index_of(time).expect("the table has its time");
         Self {
             kind,
             folder,
             columns: (0..arrow.fields().len()).collect(),
             hex: Vec::new(),
-            time: arrow.index_of(time).expect("the table has its time"),
+            time,
+            order: order::columns(kind, &arrow, time),
+            in_order: false,
             arrow,
             levels: vec![Level::Date],
             properties: properties.build(),
@@ -252,11 +278,16 @@ fn defaults(footer: &[KeyValue]) -> WriterPropertiesBuilder {
     with_level(footer, ZSTD_LEVEL)
 }
 
+/// # Panics
+/// For a level that `check` refuses.
+fn zstd(level: i32) -> Compression {
+    Compression::ZSTD(ZstdLevel::try_new(level).expect("the level is within zstd's range"))
+}
+
 fn with_level(footer: &[KeyValue], level: i32) -> WriterPropertiesBuilder {
-    let level = ZstdLevel::try_new(level).expect("the level is within zstd's range");
     WriterProperties::builder()
         .set_created_by(concat!("headrig ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_compression(Compression::ZSTD(level))
+        .set_compression(zstd(level))
         .set_max_row_group_row_count(Some(limits::ROW_GROUP_ROWS))
         .set_max_row_group_bytes(Some(limits::ROW_GROUP_BYTES))
         .set_statistics_enabled(EnabledStatistics::Page)
@@ -266,6 +297,9 @@ fn with_level(footer: &[KeyValue], level: i32) -> WriterPropertiesBuilder {
 /// Zstandard level, 1 to 22. On `fly-2h` ×12, level 1 took 2.2 s and 26.2 MB, level 2 2.5 s and 26.3 MB, level 3 2.8 s
 /// and 27.6 MB: what remains behind dictionaries and deltas gains nothing from a longer search.
 pub(super) const ZSTD_LEVEL: i32 = 1;
+
+/// The same of files that are made of small ones, once and at the lowest priority, but for columns that gain nothing by it.
+pub(super) const COMPACT_LEVEL: i32 = 9;
 
 fn delta(properties: WriterPropertiesBuilder, path: ColumnPath) -> WriterPropertiesBuilder {
     properties

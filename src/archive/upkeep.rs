@@ -292,7 +292,7 @@ impl Upkeep {
     ) -> Result<Option<Done>, ArchiveError> {
         let (local, mut added) = self.stage(job, "c", 0);
         let notes = [("headrig.writer", self.writer.clone()), ("headrig.compacted", job.files.len().to_string())];
-        let result = self.rewrite(job, &local, &notes, table::ZSTD_LEVEL, goes_on).and_then(|(written, removed)| {
+        let result = self.rewrite(job, &local, &notes, goes_on).and_then(|(written, removed)| {
             describe(&mut added, &written, &job.files);
             self.seal(&mut added, &local)?;
             self.store.upload(&[(local.clone(), added.staged.clone())])?;
@@ -326,7 +326,7 @@ impl Upkeep {
             local = there;
         }
         let notes = [("headrig.writer", self.writer.clone()), ("headrig.compacted", job.files.len().to_string())];
-        let result = self.rewrite(job, &local, &notes, cold.level.value, goes_on).and_then(|(written, removed)| {
+        let result = self.rewrite(job, &local, &notes, goes_on).and_then(|(written, removed)| {
             describe(&mut added, &written, &job.files);
             added.cold = Some(url.to_owned());
             self.seal(&mut added, &local)?;
@@ -380,7 +380,6 @@ impl Upkeep {
         job: &Job,
         local: &Path,
         notes: &[(&str, String)],
-        zstd_level: i32,
         goes_on: &dyn Fn() -> bool,
     ) -> Result<(Written, Vec<StagedFile>), ArchiveError> {
         if self.audit {
@@ -393,7 +392,7 @@ impl Upkeep {
             scratch: &self.scratch,
             crew: &self.crew,
             memory_bytes: self.memory_bytes,
-            zstd_level,
+            zstd_level: job.level,
             goes_on,
         };
         let written = rewriting.write(&job.files, local, notes)?;

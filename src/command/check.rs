@@ -1,4 +1,5 @@
-//! `headrig check`: every mistake of every file, with its place and its remedy; with `--connect` also what cannot be reached.
+//! `headrig check`: every mistake of every file, with its place and its remedy, also against the archive where that is a local folder;
+//! with `--connect` also what cannot be reached.
 
 use super::load::PipelineFile;
 use super::report::Format;
@@ -37,7 +38,8 @@ pub(super) fn run(args: &Args, clock: SystemClock) -> anyhow::Result<ExitCode> {
         let file = PipelineFile::read(path)?;
         match file.plan() {
             Ok(plan) => {
-                let problems = if args.connect { unreachable_parts(&plan, &clock) } else { Vec::new() };
+                let mut problems = if args.connect { unreachable_parts(&plan, &clock) } else { Vec::new() };
+                problems.extend(clashes(&plan, args.connect));
                 if !problems.is_empty() {
                     found.push((file.name(), problems));
                 } else if args.format == Format::Text {
@@ -82,6 +84,20 @@ fn unreachable_parts(plan: &config::Plan, clock: &Arc<dyn Clock>) -> Vec<Problem
         Role::Alone | Role::Merge { .. } => None,
     };
     sources.chain(archive).chain(receivers).chain(shared).collect()
+}
+
+/// Columns that the archive has with other types. A bucket is asked only where things may be asked, and whether it can be read is
+/// another question.
+fn clashes(plan: &config::Plan, connect: bool) -> Vec<Problem> {
+    let Some(archive) = plan.archive.as_ref().filter(|archive| connect || archive.is_local()) else {
+        return Vec::new();
+    };
+    let windows: Vec<_> = plan.windows.iter().map(crate::window::Plan::schema).collect();
+    archive.clashes(&plan.schema, &windows).unwrap_or_else(|error| {
+        let mut problem = archive.url.problem(error.to_string());
+        problem.hint = error.hint();
+        vec![problem]
+    })
 }
 
 fn summary(plan: &config::Plan, reached: bool) -> String {

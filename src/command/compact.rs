@@ -38,6 +38,9 @@ pub(super) struct Args {
     /// How long replaced files are kept.
     #[arg(long, default_value_t = CompactConfig::default().grace)]
     grace: Span,
+    /// Zstandard level of the files that they become.
+    #[arg(long, default_value_t = CompactConfig::default().level, value_parser = clap::value_parser!(i32).range(1..=22))]
+    level: i32,
     /// Bytes of memory that sorting may take.
     #[arg(long, default_value = "64MB")]
     memory: ByteSize,
@@ -55,8 +58,8 @@ pub(super) fn run(args: &Args, clock: &dyn Clock) -> anyhow::Result<ExitCode> {
         scratch: args.data_dir.clone(),
         memory_bytes: args.memory.0.max(limits::LEAST_UPKEEP_BYTES),
     };
-    let (files, size, after, grace) = (args.files, args.size, args.after, args.grace);
-    let config = CompactConfig { files, size, after, grace, ..CompactConfig::default() };
+    let (files, size, after, grace, level) = (args.files, args.size, args.after, args.grace, args.level);
+    let config = CompactConfig { files, size, after, grace, level, ..CompactConfig::default() };
     let all = archive::pipelines(&args.archive).map_err(failed)?;
     if let Some(missing) = args.pipeline.as_ref().filter(|wanted| !all.contains(wanted)) {
         anyhow::bail!(Hinted::new(

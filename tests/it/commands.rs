@@ -64,6 +64,34 @@ fn check_accepts_what_is_shipped_and_prints_json_on_request() {
 }
 
 #[test]
+fn check_refuses_a_type_that_the_archive_has_otherwise() {
+    let folder = temporary();
+    let input = folder.path().join("in.ndjson");
+    assert_exit(&headrig().args(["generate", "--events", "50", "--output"]).arg(&input).output().unwrap(), 0);
+    let write = |steps: &str, archive: &str| {
+        let yaml = format!(
+            "pipeline: p\nsources: {{ in: {{ type: file, paths: [\"{}\"] }} }}\ndecode: {{ envelope: fly, schema: access }}\n\
+             transform: [{steps}]\narchive: {{ url: \"{}\" }}\nserver: {{ listen: \"${{HEADRIG_LISTEN}}\" }}\n",
+            input.display(),
+            folder.path().join(archive).display()
+        );
+        pipeline(folder.path(), &yaml)
+    };
+    let sound = write("", "archive");
+    assert_exit(&headrig().args(["run", "--once"]).arg(&sound).output().unwrap(), 0);
+    assert_exit(&headrig().arg("check").arg(&sound).output().unwrap(), 0);
+    let steps = "{ drop: [status] }, { set: { status: path } }";
+    assert_exit(&headrig().arg("check").arg(write(steps, "another")).output().unwrap(), 0);
+    let broken = write(steps, "archive");
+    let output = headrig().arg("check").arg(&broken).output().unwrap();
+    assert_exit(&output, 78);
+    let said = text(&output.stderr);
+    let expected =
+        format!("{}:5:18: cannot write column status of data as text, the archive has it as int", broken.display());
+    assert!(said.contains(&expected) && said.contains("hint: a column's type never changes"), "{said}");
+}
+
+#[test]
 fn schema_prints_what_is_checked_in() {
     let output = headrig().arg("schema").output().unwrap();
     assert_exit(&output, 0);
