@@ -186,6 +186,31 @@ fn old_seals_are_folded_and_nothing_is_forgotten() {
     assert_eq!((opened.own, opened.state), (at(seals), vec![seals as u8; 5_000]));
 }
 
+#[test]
+fn a_writer_that_was_held_while_its_place_was_folded_away_doubles_nothing() {
+    for sealed_before in [0, 3] {
+        let root = tempfile::tempdir().unwrap();
+        let (mut held, _) = open(root.path());
+        if sealed_before > 0 {
+            held.write_events(&events(0, sealed_before)).unwrap();
+            held.seal(&sealing(sealed_before as u64)).unwrap();
+        }
+        held.write_events(&events(sealed_before, 2)).unwrap();
+        let mut late = held.prepare(&sealing(sealed_before as u64 + 2)).unwrap();
+        late.writer = "held".to_owned();
+        held.abandon();
+        let (mut successor, _) = open(root.path());
+        for number in 1..=limits::FOLD_ENTRIES + 1 {
+            successor.seal(&sealing(sealed_before as u64 + number)).unwrap();
+        }
+        let error = successor.commit(&mut late).unwrap_err();
+        assert!(matches!(&error, ArchiveError::Conflict { owner, .. } if owner != "held"), "{error}");
+        drop(successor);
+        let (_, opened) = Archive::open(plan(root.path(), &["date"]), EventTime::from_micros(START)).unwrap();
+        assert_eq!(opened.own, at(sealed_before as u64 + limits::FOLD_ENTRIES + 1), "its entry counts for nobody");
+    }
+}
+
 /// While seals are put and folded away, a reader sees each row that was there once, and never fewer than before.
 #[test]
 fn what_is_live_only_grows_while_it_is_read() {

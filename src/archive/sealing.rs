@@ -114,8 +114,24 @@ impl Archive {
         while let Some(there) = chain::append(self.place.store.as_ref(), &self.place.keys, entry)? {
             self.give_way(entry, there, parts)?;
         }
+        self.check_not_folded(entry)?;
         self.newest = Some(audit::sha256(&chain::text(entry)));
         Ok(())
+    }
+
+    /// A writer that was held for so long that its successor has folded away the place where its entry belongs finds that place
+    /// free, but for the entry before it. What it has put there counts for nobody, and goes with the next fold.
+    fn check_not_folded(&self, entry: &Entry) -> Result<(), ArchiveError> {
+        let (store, keys) = (self.place.store.as_ref(), &self.place.keys);
+        let follows = match entry.number {
+            1 => fold::last_summary(store, keys, &entry.chain)? == 0,
+            number => store.size(&keys.entry(&entry.chain, number - 1))?.is_some(),
+        };
+        if follows {
+            return Ok(());
+        }
+        let owner = chain::newest(store, keys, &entry.chain)?.map(|newest| newest.writer).unwrap_or_default();
+        Err(ArchiveError::Conflict { path: PathBuf::from(store.show(&keys.entry(&entry.chain, entry.number))), owner })
     }
 
     /// Another entry is where `entry` should be: goes behind it when it is a claim that can be granted.
