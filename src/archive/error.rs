@@ -6,6 +6,11 @@ use parquet::errors::ParquetError;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// The number in a text that ends as the standard library's errors of the system do: `… (os error 28)`.
+fn os_error(text: &str) -> Option<i32> {
+    text.trim_end().strip_suffix(')')?.rsplit_once("(os error ")?.1.parse().ok()
+}
+
 /// Why rows could not be stored. Nothing half-written is under the data folders after any of them.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
@@ -62,6 +67,11 @@ impl ArchiveError {
             ParquetError::External(inner) => match inner.downcast::<io::Error>() {
                 Ok(cause) => Self::Io { action: "write", path, cause: *cause },
                 Err(inner) => Self::Encode { path, cause: ParquetError::External(inner) },
+            },
+            // Of Bloom filters it says only in words what the disk has said.
+            ParquetError::General(text) => match os_error(&text) {
+                Some(code) => Self::Io { action: "write", path, cause: io::Error::from_raw_os_error(code) },
+                None => Self::Encode { path, cause: ParquetError::General(text) },
             },
             cause => Self::Encode { path, cause },
         }

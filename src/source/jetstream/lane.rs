@@ -258,8 +258,8 @@ impl Acknowledging {
             self.consumer = std::mem::take(&mut pulled.consumer);
         }
         let mut deliveries = Deliveries::default();
-        if self.retention == Retention::WorkQueue {
-            // Each message has to be acknowledged, also one that the archive has from an earlier session.
+        if self.retention != Retention::Limits {
+            // What the archive has from an earlier session, and was not acknowledged then, is kept until it is.
             deliveries = std::mem::take(&mut pulled.passed);
         }
         deliveries.append(&mut pulled.deliveries);

@@ -297,7 +297,10 @@ impl Session {
             config["ack_policy"] = json!("explicit");
         } else {
             config["deliver_policy"] = json!("by_start_sequence");
-            config["opt_start_seq"] = json!(wanted.next.max(1));
+            // Where acknowledged messages go, the last one that is sealed comes once more, if it is still there: it and those
+            // before it were not acknowledged.
+            let again = u64::from(wanted.retention == Retention::Interest);
+            config["opt_start_seq"] = json!(wanted.next.saturating_sub(again).max(1));
             config["ack_policy"] = json!("all");
         }
         if let Some(subject) = subject {
