@@ -49,7 +49,7 @@ impl AlertmanagerConfig {
             let status = path(&base, "api/v2/status");
             http::wait_for(Box::pin(async move { endpoint.get(status).await }))
         };
-        http::unreachable(attempt().err()?, self.url.place)
+        Some(http::unreachable(&attempt().err()?, self.url.place))
     }
 
     fn endpoint(&self) -> Result<(Endpoint, Url), SinkError> {

@@ -331,10 +331,10 @@ pub(super) fn target(url: Option<&Located<Secret>>, file: Option<&Located<String
 }
 
 /// Why a receiver cannot be reached, at the setting that names it.
-pub(super) fn unreachable(error: SinkError, place: Place) -> Option<Problem> {
+pub(super) fn unreachable(error: &SinkError, place: Place) -> Problem {
     let mut problem = Problem::new(place, error.to_string());
     problem.hint = error.hint().map(str::to_owned);
-    Some(problem)
+    problem
 }
 
 /// A secret that is given by itself or by the file that holds it.

@@ -42,7 +42,7 @@ impl PagerdutyConfig {
             http::secret(self.routing_key.as_ref(), self.routing_key_file.as_ref())?;
             http::wait_for(Box::pin(async move { http::reach(&url, reach).await }))
         };
-        http::unreachable(attempt().err()?, self.url.as_ref().map_or_else(|| self.place(), |url| url.place))
+        Some(http::unreachable(&attempt().err()?, self.url.as_ref().map_or_else(|| self.place(), |url| url.place)))
     }
 
     fn target(&self) -> Result<Url, SinkError> {

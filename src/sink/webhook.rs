@@ -34,7 +34,7 @@ impl WebhookConfig {
                 (http::target(self.url.as_ref(), self.url_file.as_ref())?, Reach::new(self.allow_private));
             http::wait_for(Box::pin(async move { http::reach(&url, reach).await }))
         };
-        http::unreachable(attempt().err()?, self.place())
+        Some(http::unreachable(&attempt().err()?, self.place()))
     }
 }
 
