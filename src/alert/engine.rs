@@ -118,7 +118,12 @@ impl Alerts {
 
     /// All that are pending or firing, if that may have changed since the last call: rules in their order, groups in theirs.
     pub fn changed_active(&mut self) -> Option<Vec<ActiveAlert>> {
-        std::mem::take(&mut self.changed).then(|| self.active().collect())
+        self.take_changed().then(|| self.active().collect())
+    }
+
+    /// Whether [`Self::active`] may give something else than before the last call.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// All that are pending or firing.

@@ -303,31 +303,46 @@ pub(super) fn check_secret(secret: &Located<Secret>, name: &str) -> Option<Probl
     })
 }
 
-/// Mistakes in an address that is given by itself or by the file that holds it.
-pub(super) fn check_target(
-    url: Option<&Located<Secret>>,
-    file: Option<&Located<String>>,
-    reach: Reach,
-    at: Place,
-) -> Vec<Problem> {
-    match (url, file) {
-        (Some(url), None) => check_url(&url.value.0, url.place, reach).err().into_iter().collect(),
-        (None, Some(_)) => Vec::new(),
-        (Some(url), Some(_)) => vec![url.problem("cannot deliver to both `url` and `url_file`, name one")],
-        (None, None) => {
-            let problem = Problem::new(at, "cannot deliver to a receiver without an address");
-            vec![problem.hint("name its `url`, or the `url_file` that holds it")]
-        }
-    }
+/// An address that is given by itself or by the file that holds it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) url: Option<&'a Located<Secret>>,
+    pub(super) file: Option<&'a Located<String>>,
+    pub(super) reach: Reach,
 }
 
-/// That address.
-///
-/// # Errors
-/// When the file cannot be read, or is no URL.
-pub(super) fn target(url: Option<&Located<Secret>>, file: Option<&Located<String>>) -> Result<Url, SinkError> {
-    let text = secret(url, file)?.ok_or_else(|| SinkError::Setting("it has no address".to_owned()))?;
-    Url::parse(&text.0).map_err(|error| SinkError::Setting(format!("its address is no URL: {error}")))
+impl Target<'_> {
+    /// Its mistakes; of the receiver that stands at `at`.
+    pub(super) fn check(self, at: Place) -> Vec<Problem> {
+        match (self.url, self.file) {
+            (Some(url), None) => check_url(&url.value.0, url.place, self.reach).err().into_iter().collect(),
+            (None, Some(_)) => Vec::new(),
+            (Some(url), Some(_)) => vec![url.problem("cannot deliver to both `url` and `url_file`, name one")],
+            (None, None) => {
+                let problem = Problem::new(at, "cannot deliver to a receiver without an address");
+                vec![problem.hint("name its `url`, or the `url_file` that holds it")]
+            }
+        }
+    }
+
+    /// The address itself.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds no URL.
+    pub(super) fn url(self) -> Result<Url, SinkError> {
+        let text = secret(self.url, self.file)?.ok_or_else(|| SinkError::Setting("it has no address".to_owned()))?;
+        Url::parse(&text.0).map_err(|error| SinkError::Setting(format!("its address is no URL: {error}")))
+    }
+
+    /// Why nobody can be connected to there; sends nothing.
+    pub(super) fn probe(self) -> Option<Problem> {
+        let attempt = || {
+            let url = self.url()?;
+            wait_for(Box::pin(async move { reach(&url, self.reach).await }))
+        };
+        let place = self.url.map(|url| url.place).or(self.file.map(|file| file.place))?;
+        Some(unreachable(&attempt().err()?, place))
+    }
 }
 
 /// Why a receiver cannot be reached, at the setting that names it.

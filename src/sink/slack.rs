@@ -1,6 +1,6 @@
 //! `type: slack`: an incoming webhook of Slack, Mattermost or Rocket.Chat; one message for each change of state.
 
-use super::http::{self, Endpoint, Options, Reach};
+use super::http::{self, Endpoint, Options, Reach, Target};
 use super::message::{is_resolved, label, runbook, shortened, summary, title, values};
 use super::{Sink, SinkError, SlackConfig};
 use crate::place::{Place, Problem};
@@ -13,25 +13,18 @@ const TITLE: usize = 256;
 const TEXT: usize = 3_000;
 
 impl SlackConfig {
-    fn place(&self) -> Place {
-        let url = self.url.as_ref().map(|url| url.place);
-        url.or(self.url_file.as_ref().map(|file| file.place)).unwrap_or(Place { line: 1, column: 1 })
+    fn target(&self) -> Target<'_> {
+        Target { url: self.url.as_ref(), file: self.url_file.as_ref(), reach: Reach::new(self.allow_private) }
     }
 
     pub(crate) fn check(&self, at: Place) -> Vec<Problem> {
-        let mut problems =
-            http::check_target(self.url.as_ref(), self.url_file.as_ref(), Reach::new(self.allow_private), at);
+        let mut problems = self.target().check(at);
         problems.extend(self.url.as_ref().and_then(|secret| http::check_secret(secret, "url")));
         problems
     }
 
     pub(crate) fn probe(&self) -> Option<Problem> {
-        let attempt = || {
-            let (url, reach) =
-                (http::target(self.url.as_ref(), self.url_file.as_ref())?, Reach::new(self.allow_private));
-            http::wait_for(Box::pin(async move { http::reach(&url, reach).await }))
-        };
-        Some(http::unreachable(&attempt().err()?, self.place()))
+        self.target().probe()
     }
 }
 
@@ -44,7 +37,7 @@ pub(crate) struct Slack {
 impl Slack {
     /// Connects to nothing yet.
     pub(crate) fn connect(config: &SlackConfig) -> Result<Self, SinkError> {
-        let url = http::target(config.url.as_ref(), config.url_file.as_ref())?;
+        let url = config.target().url()?;
         let reach = Reach::new(config.allow_private);
         let options = Options { reach, timeout: config.timeout, ..Options::default() };
         Ok(Self { config: config.clone(), endpoint: Endpoint::new(url, options)? })

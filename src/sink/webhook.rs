@@ -1,6 +1,6 @@
 //! `type: webhook`: a POST with Alertmanager's webhook body, version 4, so that what takes Alertmanager's takes headrig's.
 
-use super::http::{self, Endpoint, Options, Reach};
+use super::http::{self, Endpoint, Options, Reach, Target};
 use super::message::{fingerprint, is_resolved, label, runbook};
 use super::{Sink, SinkError, WebhookConfig};
 use crate::place::{Place, Problem};
@@ -8,7 +8,6 @@ use crate::record::alert::AlertEvent;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use url::Url;
 
 /// Alerts in one request.
 const PORTION: usize = 64;
@@ -16,25 +15,18 @@ const PORTION: usize = 64;
 const NO_TIME: &str = "0001-01-01T00:00:00Z";
 
 impl WebhookConfig {
-    fn place(&self) -> Place {
-        let url = self.url.as_ref().map(|url| url.place);
-        url.or(self.url_file.as_ref().map(|file| file.place)).unwrap_or(Place { line: 1, column: 1 })
+    fn target(&self) -> Target<'_> {
+        Target { url: self.url.as_ref(), file: self.url_file.as_ref(), reach: Reach::new(self.allow_private) }
     }
 
     pub(crate) fn check(&self, at: Place) -> Vec<Problem> {
-        let reach = Reach::new(self.allow_private);
-        let mut problems = http::check_target(self.url.as_ref(), self.url_file.as_ref(), reach, at);
+        let mut problems = self.target().check(at);
         problems.extend(self.token.as_ref().and_then(|secret| http::check_secret(secret, "token")));
         problems
     }
 
     pub(crate) fn probe(&self) -> Option<Problem> {
-        let attempt = || {
-            let (url, reach) =
-                (http::target(self.url.as_ref(), self.url_file.as_ref())?, Reach::new(self.allow_private));
-            http::wait_for(Box::pin(async move { http::reach(&url, reach).await }))
-        };
-        Some(http::unreachable(&attempt().err()?, self.place()))
+        self.target().probe()
     }
 }
 
@@ -47,7 +39,7 @@ pub(crate) struct Webhook {
 impl Webhook {
     /// Connects to nothing yet.
     pub(crate) fn connect(name: &str, config: &WebhookConfig) -> Result<Self, SinkError> {
-        let url: Url = http::target(config.url.as_ref(), config.url_file.as_ref())?;
+        let url = config.target().url()?;
         let options = Options {
             reach: Reach::new(config.allow_private),
             timeout: config.timeout,

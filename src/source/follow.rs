@@ -123,10 +123,6 @@ impl Source for Follow {
         self.placed.iter().map(|placed| placed.name.clone()).collect()
     }
 
-    fn total_bytes(&self) -> Option<u64> {
-        None
-    }
-
     fn finite(&self) -> bool {
         false
     }

@@ -110,10 +110,6 @@ impl Source for Generate {
         }]
     }
 
-    fn total_bytes(&self) -> Option<u64> {
-        None
-    }
-
     fn finite(&self) -> bool {
         self.events.is_some()
     }

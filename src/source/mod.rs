@@ -108,7 +108,9 @@ pub trait Source: Send + fmt::Debug {
     /// event-time clock waits for each.
     fn partitions(&self) -> Vec<PartitionName>;
     /// Bytes that are left to read, for showing progress; `None` when nobody knows.
-    fn total_bytes(&self) -> Option<u64>;
+    fn total_bytes(&self) -> Option<u64> {
+        None
+    }
     /// Whether it ends by itself.
     fn finite(&self) -> bool;
     /// Lets a source that never ends by itself end at what is there now, where it can.

@@ -212,6 +212,11 @@ impl Merged {
         &self.alerts
     }
 
+    /// As [`Alerts::take_changed`].
+    pub(super) fn take_changed(&mut self) -> bool {
+        self.alerts.take_changed()
+    }
+
     /// Window results that are not stored yet; they count as stored from now on.
     pub(super) fn drain(&mut self) -> Vec<WindowRows> {
         self.windows.drain()

@@ -77,11 +77,13 @@ pub(super) struct Merging {
     parts: BTreeMap<PartitionId, Part>,
     /// Of partitions that were let go.
     gone: Totals,
+    /// Partitions when alerts were shown last.
+    shown: usize,
 }
 
 impl Merging {
     pub(super) fn new(definitions: Definitions) -> Self {
-        Self { definitions, parts: BTreeMap::new(), gone: Totals::default() }
+        Self { definitions, parts: BTreeMap::new(), gone: Totals::default(), shown: 0 }
     }
 
     /// The partition is this daemon's, with what was kept of it. Returns what of that has no place in this pipeline file.
@@ -209,9 +211,12 @@ impl Merging {
         self.parts.values().map(|part| part.merged.windows().memory_bytes()).sum()
     }
 
-    /// What is pending and firing. Few windows close here in a while: it is made anew each time.
-    pub(super) fn active(&self) -> Vec<ActiveAlert> {
-        self.parts.values().flat_map(|part| part.merged.alerts().active()).collect()
+    /// What is pending and firing, if that may have changed since the last call.
+    pub(super) fn changed_active(&mut self) -> Option<Vec<ActiveAlert>> {
+        // A partition that came is new to all; of one that went only the number tells.
+        let mut changed = std::mem::replace(&mut self.shown, self.parts.len()) != self.parts.len();
+        self.parts.values_mut().for_each(|part| changed |= part.merged.take_changed());
+        changed.then(|| self.parts.values().flat_map(|part| part.merged.alerts().active()).collect())
     }
 
     /// Alerts that are pending and firing.

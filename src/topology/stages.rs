@@ -270,7 +270,7 @@ impl Stages {
     pub(super) fn changed_active(&mut self) -> Option<Vec<ActiveAlert>> {
         match self {
             Self::Records(flow, _) => flow.changed_active(),
-            Self::Partials(merging) => Some(merging.active()),
+            Self::Partials(merging) => merging.changed_active(),
         }
     }
 

@@ -1,8 +1,8 @@
 //! Delta logs beside an archive, as delta-rs reads them: every row once in every snapshot, while headrig is killed.
 
 use crate::bucket::Minio;
-use crate::harness::{Running, assert_exit, duckdb, headrig, pipeline, project, python, temporary, text, until};
-use crate::upkeep::{LINES, append, changes, kills};
+use crate::harness::{Running, assert_exit, duckdb, headrig, project, python, temporary, text, until};
+use crate::upkeep::{LINES, append, changes, kept, kills};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,19 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A pipeline that seals often and keeps its archive in shape all the time.
 fn prepare(folder: &Path, url: &str, follow: bool) -> PathBuf {
-    let input = folder.join("in.ndjson");
-    pipeline(
-        folder,
-        &format!(
-            "pipeline: p\nsources: {{ in: {{ type: file, paths: [\"{}\"], follow: {follow} }} }}\n\
-             decode: {{ envelope: none, format: json, schema: access }}\n\
-             windows:\n  - {{ name: w, kind: tumbling, size: 10s, group_by: [path], aggregate: {{ n: count(*) }} }}\n\
-             archive:\n  url: \"{url}\"\n  table: delta\n  flush: {{ every: 300ms }}\n\
-             \x20 compact: {{ files: 2, size: 1MB, after: 1s, every: 1s, grace: 1s }}\n\
-             server: {{ listen: \"${{HEADRIG_LISTEN}}\" }}\n",
-            input.display()
-        ),
-    )
+    kept(folder, url, follow, "table: delta")
 }
 
 /// Runs, kills at another moment each time, reads on to the end and compacts. Returns the lines that are there then. `archive` is where its

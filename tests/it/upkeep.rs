@@ -19,6 +19,11 @@ pub fn kills(usual: u64) -> u64 {
 
 /// A pipeline that seals often and keeps its archive in shape all the time; windows are old and expire.
 fn prepare(folder: &Path, url: &str, follow: bool) -> PathBuf {
+    kept(folder, url, follow, "audit: true\n  retain: { windows: { keep: 1d } }")
+}
+
+/// A pipeline that seals often and keeps its archive in shape all the time, with `more` of its settings.
+pub fn kept(folder: &Path, url: &str, follow: bool, more: &str) -> PathBuf {
     let input = folder.join("in.ndjson");
     pipeline(
         folder,
@@ -26,9 +31,8 @@ fn prepare(folder: &Path, url: &str, follow: bool) -> PathBuf {
             "pipeline: p\nsources: {{ in: {{ type: file, paths: [\"{}\"], follow: {follow} }} }}\n\
              decode: {{ envelope: none, format: json, schema: access }}\n\
              windows:\n  - {{ name: w, kind: tumbling, size: 10s, group_by: [path], aggregate: {{ n: count(*) }} }}\n\
-             archive:\n  url: \"{url}\"\n  audit: true\n  flush: {{ every: 300ms }}\n\
-             \x20 compact: {{ files: 2, size: 1MB, after: 1s, every: 1s, grace: 1s }}\n\
-             \x20 retain: {{ windows: {{ keep: 1d }} }}\nserver: {{ listen: \"${{HEADRIG_LISTEN}}\" }}\n",
+             archive:\n  url: \"{url}\"\n  {more}\n  flush: {{ every: 300ms }}\n\
+             \x20 compact: {{ files: 2, size: 1MB, after: 1s, every: 1s, grace: 1s }}\nserver: {{ listen: \"${{HEADRIG_LISTEN}}\" }}\n",
             input.display()
         ),
     )

@@ -77,17 +77,8 @@ impl Group {
         // Nobody takes it for a word.
         connection.publish(&self.subject, None, &[], b"{}");
         connection.ping();
-        connection.flush().await?;
-        loop {
-            match connection.take()? {
-                Taken::Pong => return Ok(()),
-                Taken::Nothing => {}
-                _ => continue,
-            }
-            let silent = || NatsError::Silent { address: self.stream.server.address() };
-            let fill = tokio::time::timeout(limits::NATS_SILENCE.to_std(), connection.fill()).await;
-            fill.unwrap_or_else(|_| Err(silent()))?;
-        }
+        let silent = |_| Err(NatsError::Silent { address: self.stream.server.address() });
+        tokio::time::timeout(limits::NATS_SILENCE.to_std(), connection.until_pong()).await.unwrap_or_else(silent)
     }
 
     /// Listens and tells, until it leaves.

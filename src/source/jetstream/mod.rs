@@ -131,10 +131,6 @@ impl Source for Jetstream {
         self.lanes.iter().map(|lane| lane.name().clone()).collect()
     }
 
-    fn total_bytes(&self) -> Option<u64> {
-        None
-    }
-
     fn finite(&self) -> bool {
         self.bounded
     }

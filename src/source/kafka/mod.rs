@@ -153,10 +153,6 @@ impl Source for Kafka {
         self.known.iter().map(|known| self.name(&known.key)).collect()
     }
 
-    fn total_bytes(&self) -> Option<u64> {
-        None
-    }
-
     fn finite(&self) -> bool {
         self.bounded
     }

@@ -428,19 +428,24 @@ impl Connection {
         }
     }
 
-    /// Waits for the answer to the first ping: with it the server has taken us.
-    async fn log_in(&mut self) -> Result<(), NatsError> {
+    /// Sends what is queued and waits for the answer to a ping in it; passes over all that comes before.
+    pub async fn until_pong(&mut self) -> Result<(), NatsError> {
         self.flush().await?;
         loop {
-            match self.take() {
-                Ok(Taken::Pong) => return Ok(()),
-                Ok(Taken::Nothing) => {}
-                Ok(_) => continue,
-                Err(NatsError::Said { address, said }) => return Err(NatsError::Refused { address, said }),
-                Err(error) => return Err(error),
+            match self.take()? {
+                Taken::Pong => return Ok(()),
+                Taken::Nothing => self.fill().await?,
+                _ => {}
             }
-            self.fill().await?;
         }
+    }
+
+    /// Waits for the answer to the first ping: with it the server has taken us.
+    async fn log_in(&mut self) -> Result<(), NatsError> {
+        self.until_pong().await.map_err(|error| match error {
+            NatsError::Said { address, said } => NatsError::Refused { address, said },
+            error => error,
+        })
     }
 }
 

@@ -186,17 +186,8 @@ async fn may_listen(server: &Server, client: &str, subject: &str) -> Result<(), 
     connection.subscribe(subject, None, 1);
     connection.unsubscribe(1);
     connection.ping();
-    connection.flush().await?;
-    loop {
-        match connection.take()? {
-            Taken::Pong => return Ok(()),
-            Taken::Nothing => {}
-            Taken::Message(_) | Taken::Other => continue,
-        }
-        let silent = NatsError::Silent { address: server.address() };
-        let fill = tokio::time::timeout(limits::NATS_SILENCE.to_std(), connection.fill());
-        fill.await.unwrap_or(Err(silent))?;
-    }
+    let silent = |_| Err(NatsError::Silent { address: server.address() });
+    tokio::time::timeout(limits::NATS_SILENCE.to_std(), connection.until_pong()).await.unwrap_or_else(silent)
 }
 
 /// When the last message came, and what was missed since.
@@ -391,10 +382,6 @@ impl Listener<'_> {
 impl Source for Nats {
     fn partitions(&self) -> Vec<PartitionName> {
         vec![self.spooled.name().clone()]
-    }
-
-    fn total_bytes(&self) -> Option<u64> {
-        None
     }
 
     fn finite(&self) -> bool {
