@@ -316,6 +316,46 @@ fn a_daemon_that_was_held_while_another_took_over_doubles_nothing() {
     group("zombie", &[("EVENTS", "60000")]);
 }
 
+/// A member is known to its group by a name, so the group gives it what it had when it starts again, and does nothing else: partitions that
+/// it was giving away when it was killed would be nobody's.
+#[test]
+fn a_daemon_that_is_killed_while_it_gives_partitions_away_leaves_none_unread() {
+    const EVENTS: u32 = 60_000;
+    let Some(broker) = Broker::real() else { return };
+    broker.create("giving", 6);
+    let folder = temporary();
+    let archive = folder.path().join("a");
+    // What is given away has to be sealed first, which takes its time.
+    let settings = yaml(&archive, &source(&broker.plain(), "giving", ""))
+        .replace("every: 200ms, rows: 20000", "every: 30s, rows: 200000");
+    let file = pipeline(folder.path(), &settings);
+    let start = |name: &str| {
+        let data = format!("--data-dir={}", folder.path().join(name).display());
+        Running::start(headrig().args(["run", &data]).arg(&file))
+    };
+    let reads = |running: &Running| running.stderr_line(PATIENCE, |line| line.contains("reading Kafka partitions"));
+    assert!(broker.generate("giving", EVENTS).status().unwrap().success());
+    let first = start("first");
+    reads(&first);
+    std::thread::sleep(Duration::from_secs(1));
+    let second = start("second");
+    first.stderr_line(PATIENCE, |line| line.contains("partition goes to another reader"));
+    drop(first);
+    let first = start("first");
+    let lines = [reads(&first), reads(&second)];
+    for number in 0..6 {
+        let partition = format!("giving/{number}");
+        assert_eq!(lines.iter().filter(|line| line.contains(&partition)).count(), 1, "{partition}: {lines:?}");
+    }
+    assert!(broker.generate("giving", EVENTS).args(["--seed", "8"]).status().unwrap().success());
+    for mut running in [first, second] {
+        running.signal(Signal::TERM);
+        assert_eq!(running.wait(), Some(0));
+    }
+    assert_exit(&run_once(&file), 0);
+    assert_eq!(rows(&archive), (u64::from(2 * EVENTS), 0));
+}
+
 /// Claims everything, also what a daemon holds that has ended.
 #[test]
 fn a_run_to_the_end_takes_over_what_a_daemon_has_left() {

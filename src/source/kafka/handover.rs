@@ -132,8 +132,24 @@ impl Reading<'_> {
         Ok(Some(self.kafka.first_position(claimed, key, least, end)?))
     }
 
+    /// Has the group share out its partitions once more, behind the first that it gives.
+    ///
+    /// A member that is known by its name and starts again gets what it had, and nothing else happens (KIP-345). Where it was killed while
+    /// it gave partitions away, it had them no more, and it never said that others may take them (KIP-429 does that by joining again):
+    /// they would be nobody's until some other member comes or goes. So it joins again with what it has now. What others have stays
+    /// with them, and is read on meanwhile.
+    ///
+    /// librdkafka joins again for a subscription that is made while partitions are being given, once they are taken.
+    fn ask_anew(&mut self) -> Result<(), Halt> {
+        if std::mem::take(&mut self.ask_anew) {
+            self.kafka.subscribe()?;
+        }
+        Ok(())
+    }
+
     /// Reads partitions from where they go on.
     fn begin(&mut self, located: Vec<(Key, Option<u64>)>) -> Result<(), Halt> {
+        self.ask_anew()?;
         refused(broker::take_up(&self.kafka.client, &located, !self.kafka.bounded))?;
         if !located.is_empty() {
             let names: Vec<String> = located.iter().map(|(key, _)| partition_name(key)).collect();

@@ -54,6 +54,8 @@ pub(super) struct Kafka {
     start: Start,
     /// Whether an archive says where partitions go on.
     archived: bool,
+    /// Whether the group knows this daemon again when it is started again.
+    named: bool,
     bounded: bool,
 }
 
@@ -93,6 +95,7 @@ impl Kafka {
             client,
             start: config.start,
             archived: setting.archived,
+            named: instance.is_some(),
             bounded: false,
         };
         for key in known {
@@ -124,6 +127,12 @@ impl Kafka {
             return Ok(Some(least));
         }
         Ok(Some(known.position))
+    }
+
+    /// Asks the group for a share of the topics.
+    fn subscribe(&self) -> Result<(), BrokerError> {
+        let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
+        self.client.subscribe(&topics).map_err(|error| BrokerError::Read { reason: error.to_string() })
     }
 
     fn name(&self, key: &Key) -> PartitionName {

@@ -44,6 +44,8 @@ pub(super) struct Reading<'o> {
     pub(super) changes: VecDeque<Change>,
     /// What the group has decided and is being done.
     pub(super) handover: Option<Handover>,
+    /// Whether the group is yet to be asked anew, see [`Reading::ask_anew`].
+    pub(super) ask_anew: bool,
     /// How far each partition was handed on: without an archive that is where it goes on when it comes back.
     pub(super) handed: HashMap<Key, u64>,
     /// Bytes that are being filled in, at most, over all lanes.
@@ -84,10 +86,10 @@ impl<'o> Reading<'o> {
         if kafka.bounded {
             changes.push_back(Change::Assigned(kafka.known.iter().map(|known| known.key.clone()).collect()));
         } else {
-            let topics: Vec<&str> = kafka.topics.iter().map(String::as_str).collect();
-            kafka.client.subscribe(&topics).map_err(|error| BrokerError::Read { reason: error.to_string() })?;
+            kafka.subscribe()?;
         }
         Ok(Self {
+            ask_anew: kafka.named && !kafka.bounded,
             kafka,
             outlet,
             sealed: outlet.sealed(),
