@@ -32,6 +32,8 @@ const BYTES: usize = 60_000_000;
 const TURNS: usize = 21;
 /// 2026-01-01T00:00:00Z
 const START: EventTime = EventTime::from_micros(1_767_225_600_000_000);
+/// 2030-03-17, behind all that a file may hold: a stamp from the future is looked at again, record by record.
+const ARRIVAL: EventTime = EventTime::from_micros(1_900_000_000_000_000);
 
 /// Cuts lines into batches as sources do.
 fn batches(input: &[u8]) -> Vec<RawBatch> {
@@ -52,7 +54,7 @@ fn batches(input: &[u8]) -> Vec<RawBatch> {
                 positions: Positions::Bytes { base },
                 end,
                 broker_time: None,
-                arrival: START,
+                arrival: ARRIVAL,
             });
             base = end;
         }
