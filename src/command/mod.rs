@@ -16,6 +16,7 @@ mod retain;
 mod run;
 mod schema;
 mod signals;
+mod silence;
 mod surface;
 mod upkeep;
 mod verify;
@@ -50,6 +51,8 @@ enum Command {
     Compact(compact::Args),
     /// Lets an archive's old rows go, or says which would.
     Retain(retain::Args),
+    /// Asks a running daemon not to tell some alerts for a while.
+    Silence(silence::Args),
     /// Writes deterministic Fly-enveloped structlog lines.
     Generate(generate::Args),
     /// Prints the JSON Schema of the pipeline file.
@@ -69,6 +72,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Compact(args) => compact::run(&args, &clock),
         Command::Retain(args) => retain::run(&args, &clock),
+        Command::Silence(args) => silence::run(&args, &clock),
         Command::Generate(args) => generate::run(args, &clock).map(|()| ExitCode::SUCCESS),
         Command::Schema(args) => schema::run(&args),
     };

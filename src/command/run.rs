@@ -10,6 +10,7 @@ use crate::config::{Plan, Role};
 use crate::limits;
 use crate::metric;
 use crate::server;
+use crate::sink::Silences;
 use crate::telemetry::logging;
 use crate::telemetry::metrics::SelfMetrics;
 use crate::time::Span;
@@ -92,7 +93,12 @@ fn conflict(plans: &[Plan]) -> Option<(String, &'static str)> {
 }
 
 async fn daemon(args: &Args, prepared: Prepared, clock: Arc<dyn Clock>) -> anyhow::Result<ExitCode> {
-    let surroundings = Surroundings { clock, telemetry: SelfMetrics::new(), data_dir: args.data_dir.clone() };
+    let silences = Silences::open(&args.data_dir).map_err(|error| {
+        let hint = "a silence that cannot be read might hold back what must be told: mend the file, or remove it";
+        anyhow::Error::new(Hinted::new(&error, Some(hint.to_owned())))
+    })?;
+    let (telemetry, silences) = (SelfMetrics::new(), Arc::new(silences));
+    let surroundings = Surroundings { clock, telemetry, data_dir: args.data_dir.clone(), silences };
     let mut wishes = signals::listen(args.drain_timeout)?;
     let Prepared { mut files, plans } = prepared;
     let listen = plans[0].listen;
@@ -100,7 +106,7 @@ async fn daemon(args: &Args, prepared: Prepared, clock: Arc<dyn Clock>) -> anyho
     let (first, mut later) = runs(plans, args.once);
     let mut connected = connect(first, &surroundings)?;
     let state = Arc::new(State::default());
-    let shown = surface(&state, &surroundings.telemetry);
+    let shown = surface(&state, &surroundings);
     tokio::spawn(async move {
         if let Err(error) = server::serve(listener, shown, std::future::pending()).await {
             tracing::error!(%error, "HTTP listener failed");

@@ -4,8 +4,7 @@ use crate::archive::Patience;
 use crate::metric::{Metrics, exposition};
 use crate::record::alert::ActiveAlert;
 use crate::server::{Exposition, Surface};
-use crate::telemetry::metrics::SelfMetrics;
-use crate::topology::Connected;
+use crate::topology::{Connected, Surroundings};
 use prometheus::proto::MetricFamily;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -65,8 +64,9 @@ impl State {
 }
 
 /// The listener's view of `state` and the self-metrics.
-pub(super) fn surface(state: &Arc<State>, telemetry: &SelfMetrics) -> Surface {
-    let (asked, shown, telemetry) = (Arc::clone(state), Arc::clone(state), telemetry.clone());
+pub(super) fn surface(state: &Arc<State>, surroundings: &Surroundings) -> Surface {
+    let (asked, shown, telemetry) = (Arc::clone(state), Arc::clone(state), surroundings.telemetry.clone());
+    let clock = Arc::clone(&surroundings.clock);
     let fired = Arc::clone(state);
     Surface {
         ready: Arc::new(move || asked.ready()),
@@ -76,6 +76,8 @@ pub(super) fn surface(state: &Arc<State>, telemetry: &SelfMetrics) -> Surface {
             exposition::sorted(families)
         }),
         alerts: Arc::new(move || fired.active()),
+        silences: Arc::clone(&surroundings.silences),
+        now: Arc::new(move || clock.now()),
         encode: Arc::new(|accept, families| {
             let format = exposition::negotiate(accept);
             Exposition { content_type: format.content_type(), body: format.encode(families) }

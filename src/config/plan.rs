@@ -30,6 +30,8 @@ pub struct Plan {
     pub notify: Vec<(String, sink::Config)>,
     /// Each `to` names a receiver in `notify`.
     pub routes: Vec<sink::Route>,
+    pub inhibit: Vec<sink::Inhibit>,
+    pub maintenance: Vec<sink::Maintenance>,
     /// A loopback address.
     pub listen: SocketAddr,
     pub limits: Limits,
@@ -80,6 +82,8 @@ impl Plan {
             archive: merged,
             notify: std::mem::take(&mut self.notify),
             routes: std::mem::take(&mut self.routes),
+            inhibit: std::mem::take(&mut self.inhibit),
+            maintenance: std::mem::take(&mut self.maintenance),
             listen: self.listen,
             limits: self.limits,
             role: Role::Merge { of: self.pipeline.clone(), inputs: self.sources.clone() },

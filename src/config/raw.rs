@@ -45,6 +45,12 @@ pub(super) struct Pipeline {
     /// Which alerts go to which receivers.
     #[serde(default)]
     pub route: Vec<sink::Route>,
+    /// Alerts that are not told while a graver one fires.
+    #[serde(default)]
+    pub inhibit: Vec<sink::Inhibit>,
+    /// Times in which alerts are expected, and not told.
+    #[serde(default)]
+    pub maintenance: Vec<sink::Maintenance>,
     #[serde(default)]
     pub server: Server,
     #[serde(default)]
@@ -52,7 +58,7 @@ pub(super) struct Pipeline {
 }
 
 /// The keys of [`Pipeline`].
-pub(super) const PARTS: [&str; 13] = [
+pub(super) const PARTS: [&str; 15] = [
     "pipeline",
     "sources",
     "decode",
@@ -64,6 +70,8 @@ pub(super) const PARTS: [&str; 13] = [
     "archive",
     "notify",
     "route",
+    "inhibit",
+    "maintenance",
     "server",
     "limits",
 ];

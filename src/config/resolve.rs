@@ -108,6 +108,7 @@ impl<'r> Resolver<'r> {
         self.unique("alert", "alerts", raw.alerts.iter().map(|alert| &alert.alert));
         self.problems.extend(raw.notify.0.iter().flat_map(|(name, receiver)| receiver.check(name.place)));
         self.routes(&raw.route);
+        self.problems.extend(sink::check_quiet(&raw.inhibit, &raw.maintenance));
         let decode = decode?;
         let (transforms, schema) = self.transforms(&raw.transform, &decode.schema);
         let (metrics, windows, alerts) = if self.is_sound(&["decode", "transform"]) {
@@ -137,6 +138,8 @@ impl<'r> Resolver<'r> {
             archive: raw.archive,
             notify: owned(raw.notify),
             routes: raw.route,
+            inhibit: raw.inhibit,
+            maintenance: raw.maintenance,
             listen: listen?,
             limits,
             role: role?,

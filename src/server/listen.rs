@@ -149,6 +149,8 @@ mod tests {
                 body: format!("# {} {}\n", families.len(), accept.unwrap_or("-")),
             }),
             alerts: Arc::new(Vec::new),
+            silences: Arc::default(),
+            now: Arc::new(|| crate::time::EventTime::from_micros(1_000_000)),
         };
         let task = tokio::spawn(serve(listener, surface, async { stopped.await.unwrap_or(()) }));
         Running { address, ready, stop, task }
@@ -192,6 +194,44 @@ mod tests {
         server.ready.store(false, Ordering::SeqCst);
         let (status, _, body) = get("/readyz").await;
         assert_eq!((status, body.as_str()), (503, "not ready: draining\n"));
+    }
+
+    #[tokio::test]
+    async fn silences_are_added_and_ended_by_this_machine_only() {
+        let server = start().await;
+        let body = r#"{"matchers":[{"name":"app","value":"web","isRegex":false}],"startsAt":"1970-01-01T00:00:00Z",
+            "endsAt":"2100-01-01T00:00:00Z","createdBy":"me","comment":"x"}"#;
+        let post = async |host: &str, kind: &str, body: &str| {
+            let length = body.len();
+            let request = format!(
+                "POST /api/v2/silences HTTP/1.1\r\nhost: {host}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
+            exchange(server.address, &request).await
+        };
+        for (host, kind, body, status) in [
+            ("evil.example", "application/json", body, " 403 "),
+            ("127.0.0.1", "text/plain", body, " 415 "),
+            ("127.0.0.1", "application/json", "{", " 400 "),
+            (
+                "127.0.0.1",
+                "application/json",
+                r#"{"matchers":[],"startsAt":"1970-01-01T00:00:00Z","endsAt":"2100-01-01T00:00:00Z","createdBy":"","comment":""}"#,
+                " 400 ",
+            ),
+        ] {
+            let answer = post(host, kind, body).await;
+            assert!(answer.contains(status), "{answer}");
+        }
+        let answer = post("127.0.0.1:1", "application/json", body).await;
+        let (_, id) = answer.split_once("\"silenceID\":\"").unwrap();
+        let id = &id[..36];
+        let shown = check(server.address, "GET", "/api/v2/silences").await.2;
+        assert!(shown.contains(id) && shown.contains("\"state\":\"active\""), "{shown}");
+        assert_eq!(check(server.address, "DELETE", &format!("/api/v2/silence/{id}")).await.0, 403, "for host x");
+        let end = format!("DELETE /api/v2/silence/{id} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        assert!(exchange(server.address, &end).await.starts_with("HTTP/1.1 200"));
+        assert!(exchange(server.address, &end).await.starts_with("HTTP/1.1 404"));
+        assert!(check(server.address, "GET", &format!("/api/v2/silence/{id}")).await.2.contains("\"expired\""));
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! The HTTP surface: health, readiness, metrics and alerts, over one listener for all pipelines of the daemon.
+//! The HTTP surface: health, readiness, metrics, alerts and silences, over one listener for all pipelines of the daemon.
 //!
 //! [`bind`] takes the address before anything else is started, so that a port in use ends the start at once; [`serve`]
 //! answers until it is told to stop, then lets the requests that are being answered end. Each connection has a task;
@@ -11,11 +11,14 @@ mod health;
 mod listen;
 mod metrics;
 mod routes;
+mod silences;
 
 pub use error::ServerError;
 pub use listen::{bind, serve};
 
 use crate::record::alert::ActiveAlert;
+use crate::sink::Silences;
+use crate::time::EventTime;
 use prometheus::proto::MetricFamily;
 use std::fmt;
 use std::sync::Arc;
@@ -37,6 +40,9 @@ pub type Encode = dyn Fn(Option<&str>, &[MetricFamily]) -> Exposition + Send + S
 /// Alerts that are pending or firing, of all pipelines.
 pub type Active = dyn Fn() -> Vec<ActiveAlert> + Send + Sync;
 
+/// The time of day.
+pub type Now = dyn Fn() -> EventTime + Send + Sync;
+
 /// What the daemon shows.
 #[derive(Clone)]
 pub struct Surface {
@@ -45,6 +51,8 @@ pub struct Surface {
     pub gather: Arc<Gather>,
     pub encode: Arc<Encode>,
     pub alerts: Arc<Active>,
+    pub silences: Arc<Silences>,
+    pub now: Arc<Now>,
 }
 
 impl fmt::Debug for Surface {

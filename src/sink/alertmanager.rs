@@ -128,7 +128,11 @@ fn alert(event: &AlertEvent, now: EventTime) -> Value {
 }
 
 impl Sink for Alertmanager {
-    fn portion(&self, events: &[AlertEvent]) -> usize {
+    fn at_once(&self) -> bool {
+        true
+    }
+
+    fn portion(&self, events: &[AlertEvent], _: bool) -> usize {
         events.len().min(PORTION)
     }
 

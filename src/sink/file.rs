@@ -82,6 +82,10 @@ fn append(mut file: &fs::File, lines: &str) -> io::Result<()> {
 }
 
 impl Sink for File {
+    fn at_once(&self) -> bool {
+        true
+    }
+
     fn deliver<'a>(&'a mut self, events: &'a [AlertEvent]) -> BoxFuture<'a, Result<(), SinkError>> {
         Box::pin(async move {
             let (file, lines) = (Arc::clone(&self.file), json_lines(events));

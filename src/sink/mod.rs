@@ -10,17 +10,23 @@
 mod alertmanager;
 mod error;
 mod file;
+mod holding;
 mod http;
 mod message;
 mod pagerduty;
+mod quiet;
 mod readable;
 mod route;
+mod silence;
 mod slack;
 mod stdout;
 mod webhook;
 
 pub use error::SinkError;
+pub use holding::{Due, Holding, LOOK};
+pub use quiet::{Active, Inhibit, Maintenance, Quiet, check as check_quiet};
 pub use route::route;
+pub use silence::{Matcher, Silence, SilenceError, SilenceState, Silences};
 
 use crate::place::{Located, Place, Problem, Secret};
 use crate::record::alert::AlertEvent;
@@ -56,8 +62,10 @@ pub trait Sink: Send + std::fmt::Debug {
     /// Hands over `events`, in order; when it returns, the receiver has them.
     fn deliver<'a>(&'a mut self, events: &'a [AlertEvent]) -> BoxFuture<'a, Result<(), SinkError>>;
 
-    /// How many of the first of `events`, at least one, the receiver takes or refuses as a whole.
-    fn portion(&self, events: &[AlertEvent]) -> usize {
+    /// How many of the first of `events`, at least one, the receiver takes or refuses as a whole. What is `together` is one group's,
+    /// and belongs into one message where that can hold it.
+    fn portion(&self, events: &[AlertEvent], together: bool) -> usize {
+        let _ = together;
         events.len()
     }
 
@@ -73,6 +81,11 @@ pub trait Sink: Send + std::fmt::Debug {
 
     /// An earlier run has delivered this, and it still fires: it is to be repeated.
     fn stand(&mut self, _: &AlertEvent) {}
+
+    /// Whether it keeps changes one by one, or groups them by itself, so that none waits for others.
+    fn at_once(&self) -> bool {
+        false
+    }
 }
 
 impl Config {
@@ -211,7 +224,7 @@ pub struct PagerdutyConfig {
 }
 
 /// One entry of `route:`. The first whose labels all match decides; no entry means every receiver.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// Labels that an alert must have, with exactly these values. Empty: every alert.
@@ -219,4 +232,12 @@ pub struct Route {
     pub matching: BTreeMap<String, String>,
     /// Names of receivers in `notify:`.
     pub to: Vec<Located<String>>,
+    /// Alerts that have the same values of these labels are told together; with `[]` all of this route are. Without it, each at once.
+    pub group_by: Option<Vec<String>>,
+    /// How long a group's first message waits for more. Default 30s with `group_by`, else none.
+    pub group_wait: Option<Span>,
+    /// Between two messages of a group, at least. Default 5m with `group_by`, else none.
+    pub group_interval: Option<Span>,
+    /// Tells what goes on firing again and again. Default: it is told once.
+    pub repeat_interval: Option<Span>,
 }

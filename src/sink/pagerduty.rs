@@ -118,7 +118,7 @@ fn body(config: &PagerdutyConfig, key: &Secret, event: &AlertEvent) -> Value {
 }
 
 impl Sink for Pagerduty {
-    fn portion(&self, _: &[AlertEvent]) -> usize {
+    fn portion(&self, _: &[AlertEvent], _: bool) -> usize {
         1
     }
 

@@ -2,20 +2,26 @@
 
 use super::Route;
 use crate::record::alert::AlertEvent;
+use std::collections::BTreeMap;
 
 /// The indices in `receivers`, ascending, of those that get `event`.
 ///
 /// The first route whose labels all match decides. Where none does, every receiver gets it: an alert that nobody
 /// thought of is not lost in silence.
 pub fn route(routes: &[Route], receivers: &[String], event: &AlertEvent) -> Vec<usize> {
-    let matches = |route: &&Route| route.matching.iter().all(|(name, value)| event.labels.get(name) == Some(value));
-    match routes.iter().find(matches) {
+    match first(routes, &event.labels).map(|at| &routes[at]) {
         None => (0..receivers.len()).collect(),
         Some(route) => {
             let named = |receiver: &String| route.to.iter().any(|to| to.value == *receiver);
             (0..receivers.len()).filter(|i| named(&receivers[*i])).collect()
         }
     }
+}
+
+/// The place of the first route whose labels all match.
+pub(super) fn first(routes: &[Route], labels: &BTreeMap<String, String>) -> Option<usize> {
+    let matches = |route: &Route| route.matching.iter().all(|(name, value)| labels.get(name) == Some(value));
+    routes.iter().position(matches)
 }
 
 #[cfg(test)]
@@ -34,6 +40,7 @@ mod tests {
             .map(|(matching, to)| Route {
                 matching: owned(matching),
                 to: to.iter().map(|t| Located::nowhere((*t).to_owned())).collect(),
+                ..Route::default()
             })
             .collect();
         let mut event = event();

@@ -1,4 +1,4 @@
-//! `type: slack`: an incoming webhook of Slack, Mattermost or Rocket.Chat; one message for each change of state.
+//! `type: slack`: an incoming webhook of Slack, Mattermost or Rocket.Chat; one message for each change of state, or for each group.
 
 use super::http::{self, Endpoint, Options, Reach, Target};
 use super::message::{is_resolved, label, runbook, shortened, summary, title, values};
@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 /// Slack cuts longer ones itself, in the middle of a message.
 const TITLE: usize = 256;
 const TEXT: usize = 3_000;
+/// Slack advises to have no more in a message.
+const ATTACHMENTS: usize = 20;
 
 impl SlackConfig {
     fn target(&self) -> Target<'_> {
@@ -58,7 +60,7 @@ fn colour(event: &AlertEvent) -> &'static str {
     }
 }
 
-fn body(config: &SlackConfig, event: &AlertEvent) -> Value {
+fn attachment(event: &AlertEvent) -> Value {
     let field = |(name, value): (&String, &String)| json!({ "title": name, "value": escaped(value), "short": true });
     let labels = event.labels.iter().filter(|(name, _)| !matches!(name.as_str(), "alertname" | "severity"));
     let title = shortened(&title(event), TITLE);
@@ -78,7 +80,11 @@ fn body(config: &SlackConfig, event: &AlertEvent) -> Value {
     if let Some(url) = runbook(event) {
         attachment["title_link"] = url.into();
     }
-    let mut body = json!({ "attachments": [attachment] });
+    attachment
+}
+
+fn body(config: &SlackConfig, events: &[AlertEvent]) -> Value {
+    let mut body = json!({ "attachments": events.iter().map(attachment).collect::<Vec<Value>>() });
     for (name, value) in
         [("channel", &config.channel), ("username", &config.username), ("icon_emoji", &config.icon_emoji)]
     {
@@ -96,21 +102,17 @@ fn refusal(said: &str) -> Option<String> {
 }
 
 impl Sink for Slack {
-    fn portion(&self, _: &[AlertEvent]) -> usize {
-        1
+    fn portion(&self, events: &[AlertEvent], together: bool) -> usize {
+        if together { events.len().min(ATTACHMENTS) } else { 1 }
     }
 
     fn deliver<'a>(&'a mut self, events: &'a [AlertEvent]) -> BoxFuture<'a, Result<(), SinkError>> {
         Box::pin(async move {
-            for event in events {
-                let body = serde_json::to_vec(&body(&self.config, event)).expect("a message is JSON");
-                let said = self.endpoint.post(body).await?;
-                if let Some(said) = refusal(&said) {
-                    let status = if said == "rate_limited" { 429 } else { 400 };
-                    return Err(SinkError::Answer { to: self.endpoint.shown(), status, said, retry_after: None });
-                }
-            }
-            Ok(())
+            let body = serde_json::to_vec(&body(&self.config, events)).expect("a message is JSON");
+            let said = self.endpoint.post(body).await?;
+            let Some(said) = refusal(&said) else { return Ok(()) };
+            let status = if said == "rate_limited" { 429 } else { 400 };
+            Err(SinkError::Answer { to: self.endpoint.shown(), status, said, retry_after: None })
         })
     }
 }
@@ -146,6 +148,10 @@ mod tests {
         assert_eq!(attachment["text"], "&lt;!channel&gt; &amp; more\n`error_rate=0.31 requests=412`");
         assert_eq!(attachment["fields"], json!([{ "title": "path", "value": "/v1/x", "short": true }]));
         assert_eq!(body["username"], Value::Null);
+        let group = vec![self::event(); 25];
+        assert_eq!((sink.portion(&group, false), sink.portion(&group, true)), (1, 20));
+        sink.deliver(&group[..3]).await.unwrap();
+        assert_eq!(server.bodies()[1]["attachments"].as_array().unwrap().len(), 3, "one message");
     }
 
     #[tokio::test]

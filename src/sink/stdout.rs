@@ -28,6 +28,10 @@ impl Stdout {
 }
 
 impl<W: AsyncWrite + Unpin + Send + std::fmt::Debug> Sink for Stdout<W> {
+    fn at_once(&self) -> bool {
+        true
+    }
+
     fn deliver<'a>(&'a mut self, events: &'a [AlertEvent]) -> BoxFuture<'a, Result<(), SinkError>> {
         Box::pin(async move {
             let text = match self.style {

@@ -92,9 +92,9 @@ fn body(receiver: &str, events: &[AlertEvent]) -> Value {
 }
 
 impl Sink for Webhook {
-    /// Neighbours of one alert name go together.
-    fn portion(&self, events: &[AlertEvent]) -> usize {
-        let alike = |event: &&AlertEvent| label(event, "alertname") == label(&events[0], "alertname");
+    /// Neighbours of one alert name go together where nobody has said what does.
+    fn portion(&self, events: &[AlertEvent], together: bool) -> usize {
+        let alike = |event: &&AlertEvent| together || label(event, "alertname") == label(&events[0], "alertname");
         events.iter().take(PORTION).take_while(alike).count()
     }
 
@@ -146,9 +146,10 @@ mod tests {
         let sink = Webhook::connect("ops", &config("http://127.0.0.1:1", true)).unwrap();
         let mut other = event();
         other.labels.insert("alertname".to_owned(), "Other".to_owned());
-        assert_eq!(sink.portion(&[event(), event(), other.clone(), event()]), 2);
-        assert_eq!(sink.portion(&[other, event()]), 1);
-        assert_eq!(sink.portion(&vec![event(); 200]), PORTION);
+        assert_eq!(sink.portion(&[event(), event(), other.clone(), event()], false), 2);
+        assert_eq!(sink.portion(&[other.clone(), event()], false), 1);
+        assert_eq!(sink.portion(&[other, event()], true), 2);
+        assert_eq!(sink.portion(&vec![event(); 200], false), PORTION);
     }
 
     #[test]

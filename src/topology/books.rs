@@ -25,6 +25,8 @@ pub struct Outgoing {
 
 #[derive(Debug)]
 struct Waiting {
+    /// Counts up from the first event of this run.
+    number: u64,
     outgoing: Outgoing,
     sent: bool,
 }
@@ -46,9 +48,10 @@ pub struct Books {
     identified: Vec<Identified>,
     records: u64,
     filtered: u64,
+    /// By number. A receiver may hold an event for days, and those behind it go.
     outbox: VecDeque<Waiting>,
-    /// Events taken out of the front of the outbox, ever: number of the event that is first now.
-    first: u64,
+    /// The next event's number.
+    next: u64,
     /// Number of the first event that is in no seal.
     unsealed: u64,
     /// Whether events were delivered since the last seal.
@@ -95,7 +98,7 @@ impl Books {
             let names = std::mem::take(&mut saved.standing);
             let mut outgoing = saved.restore(&self.receivers);
             if !outgoing.to.is_empty() {
-                self.outbox.push_back(Waiting { outgoing: outgoing.clone(), sent: true });
+                self.put(outgoing.clone(), true);
             }
             let indices = names.iter().filter_map(|name| self.receivers.iter().position(|receiver| receiver == name));
             outgoing.to = indices.filter(|index| self.repeating.contains(index)).collect();
@@ -103,7 +106,7 @@ impl Books {
                 self.standing.push(outgoing);
             }
         }
-        self.unsealed = self.outbox.len() as u64;
+        self.unsealed = self.next;
         Ok((self.outbox.iter().map(|waiting| waiting.outgoing.clone()).collect(), flow))
     }
 
@@ -146,18 +149,23 @@ impl Books {
     /// Puts an event into the outbox.
     pub fn alert(&mut self, event: AlertEvent, to: Vec<usize>) {
         if !to.is_empty() {
-            self.outbox.push_back(Waiting { outgoing: Outgoing { event, to }, sent: false });
+            self.put(Outgoing { event, to }, false);
         }
+    }
+
+    fn put(&mut self, outgoing: Outgoing, sent: bool) {
+        self.outbox.push_back(Waiting { number: self.next, outgoing, sent });
+        self.next += 1;
     }
 
     /// Whether events wait for a seal: to be sent, or to be forgotten.
     pub fn wants_seal(&self) -> bool {
-        self.delivered || self.first + (self.outbox.len() as u64) > self.unsealed
+        self.delivered || self.next > self.unsealed
     }
 
     /// What the next seal shall say, with the state of the flow. The ticket is for when it is done.
     pub fn sealing(&mut self, watermark: Option<EventTime>, flow: &[u8]) -> (Ticket, Sealing) {
-        let through = self.first + self.outbox.len() as u64;
+        let through = self.next;
         self.unsealed = through;
         self.delivered = false;
         let sealing = Sealing {
@@ -191,8 +199,8 @@ impl Books {
 
     /// A seal is done: its events may be sent now, in this order.
     pub fn sealed(&mut self, Ticket(through): Ticket) -> Vec<Outgoing> {
-        let sealed = through.saturating_sub(self.first) as usize;
-        let unsent = self.outbox.iter_mut().take(sealed).filter(|waiting| !waiting.sent);
+        let sealed = self.outbox.iter_mut().take_while(|waiting| waiting.number < through);
+        let unsent = sealed.filter(|waiting| !waiting.sent);
         unsent
             .map(|waiting| {
                 waiting.sent = true;
@@ -203,17 +211,16 @@ impl Books {
 
     /// A receiver has an event, or will never take it.
     pub fn delivered(&mut self, receiver: usize, id: &str) {
-        let its = |waiting: &&mut Waiting| waiting.outgoing.event.id == id && waiting.outgoing.to.contains(&receiver);
-        if let Some(waiting) = self.outbox.iter_mut().find(its) {
-            waiting.outgoing.to.retain(|to| *to != receiver);
-            self.delivered = true;
-            if self.repeating.contains(&receiver) {
-                stand(&mut self.standing, &waiting.outgoing.event, receiver);
-            }
+        let its = |waiting: &Waiting| waiting.outgoing.event.id == id && waiting.outgoing.to.contains(&receiver);
+        let Some(at) = self.outbox.iter().position(its) else { return };
+        let waiting = &mut self.outbox[at];
+        waiting.outgoing.to.retain(|to| *to != receiver);
+        self.delivered = true;
+        if self.repeating.contains(&receiver) {
+            stand(&mut self.standing, &waiting.outgoing.event, receiver);
         }
-        while self.outbox.front().is_some_and(|waiting| waiting.outgoing.to.is_empty()) {
-            self.outbox.pop_front();
-            self.first += 1;
+        if self.outbox[at].outgoing.to.is_empty() {
+            self.outbox.remove(at);
         }
     }
 }
@@ -372,6 +379,22 @@ mod tests {
         assert_eq!(due, [Outgoing { event: event("a"), to: vec![0] }]);
         next.delivered(0, "a");
         assert_eq!(next.sealing(None, b"").1.state, b"");
+    }
+
+    #[test]
+    fn one_that_is_held_keeps_none_behind_it() {
+        let mut books = books();
+        books.alert(event("held"), vec![0]);
+        for number in 0..100 {
+            let id = number.to_string();
+            books.alert(event(&id), vec![0, 1]);
+            let (ticket, _) = books.sealing(None, b"");
+            assert_eq!(books.sealed(ticket).last().map(|sent| sent.event.id.clone()), Some(id.clone()));
+            books.delivered(0, &id);
+            books.delivered(1, &id);
+        }
+        let (_, sealing) = books.sealing(None, b"");
+        assert_eq!(ids(&self::books().restore(&sealing.state).unwrap().0), ["held"]);
     }
 
     #[test]

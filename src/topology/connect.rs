@@ -8,6 +8,7 @@ use super::gathering::{Gathering, Outbox};
 use super::memory::Memory;
 use super::merged::{self, Definitions};
 use super::merging::Merging;
+use super::notifying::Notices;
 use super::progress::Progress;
 use super::stages::{self, Stages};
 use super::state::Restored;
@@ -16,9 +17,8 @@ use crate::archive::{
 };
 use crate::config::{Plan, Role};
 use crate::metric::Metrics;
-use crate::record::alert::ActiveAlert;
 use crate::record::receipt::Checkpoint;
-use crate::sink::{self, Route, Sink, SinkError};
+use crate::sink::{self, Active, Quiet, Route, Sink, SinkError};
 use crate::source::{self, Publisher, Setting, Source, SourceError};
 use crate::time::{EventTime, Span};
 use std::num::NonZeroUsize;
@@ -73,11 +73,28 @@ pub struct Connected {
     /// Keeps this daemon's name from others.
     pub(super) _instance: Option<Instance>,
     pub(super) receivers: Vec<(String, Box<dyn Sink>)>,
-    pub(super) routes: Vec<Route>,
+    pub(super) notices: Notices,
     pub(super) surroundings: Surroundings,
     pub(super) progress: Arc<Progress>,
     /// What is shown of alerts.
-    pub(super) active: Arc<Mutex<Vec<ActiveAlert>>>,
+    pub(super) active: Active,
+}
+
+/// Who is told of what, and what of it not now.
+fn notices(plan: &mut Plan, surroundings: &Surroundings, active: &Active) -> Notices {
+    let (inhibit, maintenance) = (std::mem::take(&mut plan.inhibit), std::mem::take(&mut plan.maintenance));
+    let quiet = Quiet::new(inhibit, maintenance, Arc::clone(&surroundings.silences), Arc::clone(active));
+    Notices { routes: std::mem::take(&mut plan.routes), quiet }
+}
+
+/// Receivers that have to be told again what fires, for their own sake or as a route says so.
+fn repeating(receivers: &[(String, Box<dyn Sink>)], routes: &[Route]) -> Vec<usize> {
+    let repeats = |name: &String| {
+        let to = |route: &Route| route.repeat_interval.is_some() && route.to.iter().any(|to| to.value == *name);
+        routes.iter().any(to)
+    };
+    let all = receivers.iter().enumerate();
+    all.filter(|(_, (name, sink))| sink.repeats().is_some() || repeats(name)).map(|(index, _)| index).collect()
 }
 
 impl Connected {
@@ -116,7 +133,8 @@ impl Connected {
         if let Some(total) = sources.iter().map(|(_, source)| source.total_bytes()).sum::<Option<u64>>() {
             progress.expect_bytes(total);
         }
-        let routes = std::mem::take(&mut plan.routes);
+        let active = Active::default();
+        let notices = notices(&mut plan, &surroundings, &active);
         let publisher = match &plan.role {
             Role::Gather(repartition) => {
                 Some(repartition.connect(surroundings.clock.as_ref(), &setting).map_err(failed_to_share)?)
@@ -128,8 +146,7 @@ impl Connected {
         let care = plan.archive.as_ref().map(|c| c.care(&pipeline, surroundings.data_dir.clone(), memory_bytes));
         let names = receivers.iter().map(|(name, _)| name.clone()).collect();
         let mut books = Books::new(names, opened.own);
-        let repeating = receivers.iter().enumerate().filter(|(_, (_, sink))| sink.repeats().is_some());
-        books.repeat_to(repeating.map(|(index, _)| index).collect());
+        books.repeat_to(repeating(&receivers, &notices.routes));
         let due = resume_stages(&pipeline, &mut stages, &mut books, &opened.state, opened.watermark);
         for Outgoing { event, to } in books.standing() {
             to.iter().for_each(|index| receivers[*index].1.stand(event));
@@ -149,10 +166,10 @@ impl Connected {
             due,
             _instance: instance,
             receivers,
-            routes,
+            notices,
             surroundings,
             progress,
-            active: Arc::default(),
+            active,
         })
     }
 
@@ -186,7 +203,7 @@ impl Connected {
     }
 
     /// What is pending and firing, as of the last look.
-    pub fn alerts(&self) -> Arc<Mutex<Vec<ActiveAlert>>> {
+    pub fn alerts(&self) -> Active {
         Arc::clone(&self.active)
     }
 

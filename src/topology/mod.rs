@@ -75,6 +75,7 @@ pub use progress::{Progress, Totals};
 pub use run::{End, RunError};
 pub use state::{Restored, StateError};
 
+use crate::sink::Silences;
 use crate::telemetry::metrics::SelfMetrics;
 use crate::time::clock::Clock;
 use std::path::PathBuf;
@@ -87,4 +88,6 @@ pub struct Surroundings {
     pub telemetry: SelfMetrics,
     /// What must outlive the process lies below this folder.
     pub data_dir: PathBuf,
+    /// What is not to be told.
+    pub silences: Arc<Silences>,
 }

@@ -1,11 +1,16 @@
 //! One task per receiver of alert events, each behind a bounded queue.
+//!
+//! What comes is held for its group, or as there is a reason not to tell it ([`Holding`]). Until it is told it counts as not
+//! delivered, so that the outbox keeps it and the next run goes on with it.
 
+use super::Surroundings;
 use super::books::Outgoing;
 use crate::limits;
 use crate::record::alert::AlertEvent;
-use crate::sink::{Route, Sink, SinkError, route};
+use crate::sink::{Due, Holding, LOOK, Quiet, Route, Sink, SinkError, route};
 use crate::telemetry::metrics::SelfMetrics;
 use crate::time::Span;
+use crate::time::clock::Clock;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
@@ -19,6 +24,13 @@ const FIRST_WAIT: Span = Span::from_secs(1);
 const LAST_WAIT: Span = Span::from_secs(30);
 /// Ids that an error names.
 const SHOWN: usize = 10;
+
+/// Who is told of what, and what of it not now.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Notices {
+    pub(super) routes: Vec<Route>,
+    pub(super) quiet: Quiet,
+}
 
 /// The flow's end of all receivers' queues.
 #[derive(Debug)]
@@ -48,21 +60,29 @@ impl Notifying {
     pub(super) fn spawn(
         pipeline: &str,
         receivers: Vec<(String, Box<dyn Sink>)>,
-        routes: Vec<Route>,
-        telemetry: &SelfMetrics,
+        notices: &Notices,
+        surroundings: &Surroundings,
+        standing: &[Outgoing],
         stop: CancellationToken,
     ) -> Self {
         let closing = stop.child_token();
         let (names, queues, tasks, postponed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let delivered = Delivered::default();
+        let (delivered, routes) = (Delivered::default(), notices.routes.clone());
         let mut notifying = Self { names, routes, queues, tasks, closing, stop, postponed, delivered };
         for (index, (name, sink)) in receivers.into_iter().enumerate() {
             let (queue, events) = mpsc::channel(limits::ALERT_QUEUE);
+            let clock = Arc::clone(&surroundings.clock);
+            let mut holding = Holding::new(notices.routes.clone(), notices.quiet.clone(), sink.at_once());
+            for Outgoing { event, .. } in standing.iter().filter(|outgoing| outgoing.to.contains(&index)) {
+                holding.stand(event, clock.monotonic());
+            }
             let receiver = Receiver {
                 pipeline: pipeline.to_owned(),
                 name: name.clone(),
                 sink,
-                telemetry: telemetry.clone(),
+                holding,
+                clock,
+                telemetry: surroundings.telemetry.clone(),
                 closing: notifying.closing.clone(),
                 index,
                 delivered: Arc::clone(&notifying.delivered),
@@ -128,6 +148,8 @@ struct Receiver {
     pipeline: String,
     name: String,
     sink: Box<dyn Sink>,
+    holding: Holding,
+    clock: Arc<dyn Clock>,
     telemetry: SelfMetrics,
     closing: CancellationToken,
     /// Its place among the receivers.
@@ -148,7 +170,7 @@ enum Outcome {
 impl Receiver {
     async fn serve(mut self, mut events: mpsc::Receiver<AlertEvent>) -> u64 {
         let mut lost = 0;
-        let mut waiting = Vec::new();
+        let mut came = Vec::new();
         let mut again = self.sink.repeats().map(|every| {
             let mut again = tokio::time::interval(every.to_std());
             again.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -161,15 +183,81 @@ impl Receiver {
                     None => std::future::pending().await,
                 }
             };
+            let busy = self.holding.is_busy();
+            let look =
+                async { if busy { tokio::time::sleep(LOOK.to_std()).await } else { std::future::pending().await } };
             tokio::select! {
                 biased;
                 () = due => self.repeat().await,
-                came = events.recv_many(&mut waiting, limits::ALERT_QUEUE) => match came {
-                    0 => return lost,
-                    _ => lost += self.work_off(&waiting).await,
-                },
+                number = events.recv_many(&mut came, limits::ALERT_QUEUE) => {
+                    came.drain(..).for_each(|event| self.take(event));
+                    lost += self.tell(number == 0).await;
+                    if number == 0 {
+                        self.leave();
+                        return lost;
+                    }
+                }
+                () = look => lost += self.tell(false).await,
             }
-            waiting.clear();
+        }
+    }
+
+    /// Takes what came; of what will never be told, nobody waits for a delivery.
+    fn take(&mut self, event: AlertEvent) {
+        let (now, wall) = (self.clock.monotonic(), self.clock.now());
+        let untold = self.holding.take(event, now, wall);
+        self.count("muted", untold.len());
+        lock(&self.delivered).extend(untold.into_iter().map(|event| (self.index, event.id)));
+    }
+
+    /// Tells what is due, all that waits for others when this is the `end`. Returns how many events were not delivered.
+    async fn tell(&mut self, end: bool) -> u64 {
+        let (now, wall) = (self.clock.monotonic(), self.clock.now());
+        let (mut lost, mut outcome) = (0, Outcome::Delivered);
+        for due in self.holding.due(now, wall, end) {
+            let (events, together) = match due {
+                Due::Changes(events) => (events, false),
+                Due::Group(events) => (events, true),
+                Due::Again(events) => {
+                    self.say_again(&events).await;
+                    continue;
+                }
+            };
+            // Who gives up doesn't try each of those behind.
+            lost += match outcome {
+                Outcome::GivenUp => self.lose(&events),
+                _ => {
+                    let (missing, last) = self.work_off(&events, together).await;
+                    outcome = last;
+                    missing
+                }
+            };
+        }
+        lost
+    }
+
+    /// Nothing more comes. What is held then is the next run's.
+    fn leave(&self) {
+        let held = self.holding.held();
+        if held > 0 {
+            let receiver = &self.name;
+            tracing::info!(receiver, held, "alert events are held back, and told by a later run if they fire then");
+        }
+    }
+
+    /// Tells once more what goes on firing. What fails here is told with the next repetition.
+    async fn say_again(&mut self, events: &[AlertEvent]) {
+        let mut rest = events;
+        while !rest.is_empty() {
+            let (portion, behind) = rest.split_at(self.sink.portion(rest, true).clamp(1, rest.len()));
+            match self.sink.deliver(portion).await {
+                Ok(()) => self.count("repeated", portion.len()),
+                Err(error) => {
+                    tracing::warn!(receiver = self.name, %error, "cannot repeat alerts that are firing");
+                    self.count("repeat_failed", portion.len());
+                }
+            }
+            rest = behind;
         }
     }
 
@@ -181,31 +269,36 @@ impl Receiver {
         }
     }
 
-    /// Delivers all, portion by portion; returns how many were not delivered.
-    async fn work_off(&mut self, waiting: &[AlertEvent]) -> u64 {
-        let (mut lost, mut rest) = (0, waiting);
+    /// Delivers all, portion by portion; returns how many were not delivered, and how the last delivery ended.
+    async fn work_off(&mut self, waiting: &[AlertEvent], together: bool) -> (u64, Outcome) {
+        let (mut lost, mut rest, mut outcome) = (0, waiting, Outcome::Delivered);
         while !rest.is_empty() {
-            let (portion, behind) = rest.split_at(self.sink.portion(rest).clamp(1, rest.len()));
-            let outcome = self.deliver(portion).await;
+            let (portion, behind) = rest.split_at(self.sink.portion(rest, together).clamp(1, rest.len()));
+            outcome = self.deliver(portion).await;
             if outcome != Outcome::GivenUp {
                 lock(&self.delivered).extend(portion.iter().map(|event| (self.index, event.id.clone())));
             }
-            // Who gives up doesn't try each of those behind.
-            let failed = match outcome {
-                Outcome::Delivered => &[],
-                Outcome::Refused => portion,
-                Outcome::GivenUp => rest,
+            lost += match outcome {
+                Outcome::Delivered => {
+                    self.holding.told(portion);
+                    0
+                }
+                Outcome::Refused => self.lose(portion),
+                // Who gives up doesn't try each of those behind.
+                Outcome::GivenUp => self.lose(rest),
             };
-            if !failed.is_empty() {
-                lost += failed.len() as u64;
-                self.count("failed", failed.len());
-                let ids: Vec<&str> = failed.iter().take(SHOWN).map(|event| event.id.as_str()).collect();
-                let (receiver, ids) = (&self.name, ids.join(" "));
-                tracing::error!(receiver, events = failed.len(), ids, "alert events not delivered");
-            }
             rest = if outcome == Outcome::GivenUp { &[] } else { behind };
         }
-        lost
+        (lost, outcome)
+    }
+
+    /// Counts and names events that were not delivered.
+    fn lose(&self, events: &[AlertEvent]) -> u64 {
+        self.count("failed", events.len());
+        let ids: Vec<&str> = events.iter().take(SHOWN).map(|event| event.id.as_str()).collect();
+        let (receiver, ids) = (&self.name, ids.join(" "));
+        tracing::error!(receiver, events = events.len(), ids, "alert events not delivered");
+        events.len() as u64
     }
 
     /// Tries until it works. Gives up when trying again can't help, when it has tried for as long as is of use, or when the pipeline
@@ -260,6 +353,16 @@ mod tests {
     use std::io;
     use tokio::sync::Semaphore;
 
+    fn spawn(receivers: Vec<(String, Box<dyn Sink>)>, telemetry: &SelfMetrics, stop: CancellationToken) -> Notifying {
+        let surroundings = Surroundings {
+            clock: Arc::new(crate::time::clock::SystemClock::start()),
+            telemetry: telemetry.clone(),
+            data_dir: std::path::PathBuf::new(),
+            silences: Arc::default(),
+        };
+        Notifying::spawn("p", receivers, &Notices::default(), &surroundings, &[], stop)
+    }
+
     /// Takes what comes once it is let through.
     #[derive(Debug)]
     struct Stuck {
@@ -306,7 +409,7 @@ mod tests {
     async fn a_receiver_that_never_works_holds_up_neither_a_stop_nor_the_end() {
         let stop = CancellationToken::new();
         let receivers: Vec<(String, Box<dyn Sink>)> = vec![("ops".to_owned(), Box::new(Full))];
-        let mut notifying = Notifying::spawn("p", receivers, Vec::new(), &SelfMetrics::new(), stop.clone());
+        let mut notifying = spawn(receivers, &SelfMetrics::new(), stop.clone());
         let events = vec![Outgoing { event: event(0), to: vec![0] }; 3 * limits::ALERT_QUEUE];
         let sending = notifying.send(&events);
         let stopping = async { stop.cancel() };
@@ -321,7 +424,7 @@ mod tests {
     }
 
     impl Sink for Choosy {
-        fn portion(&self, _: &[AlertEvent]) -> usize {
+        fn portion(&self, _: &[AlertEvent], _: bool) -> usize {
             1
         }
 
@@ -347,7 +450,7 @@ mod tests {
         let seen = Arc::clone(&sink.seen);
         let (telemetry, stop) = (SelfMetrics::new(), CancellationToken::new());
         let receivers: Vec<(String, Box<dyn Sink>)> = vec![("r".to_owned(), Box::new(sink))];
-        let mut notifying = Notifying::spawn("p", receivers, Vec::new(), &telemetry, stop);
+        let mut notifying = spawn(receivers, &telemetry, stop);
         let outgoing = |number| Outgoing { event: event(number), to: vec![0] };
         notifying.send(&(0..4).map(outgoing).collect::<Vec<_>>()).await;
         while seen.lock().unwrap().len() < 5 {
@@ -380,7 +483,7 @@ mod tests {
         let repeated = Arc::new(Mutex::new(0));
         let receivers: Vec<(String, Box<dyn Sink>)> =
             vec![("r".to_owned(), Box::new(Forgetful(Arc::clone(&repeated))))];
-        let mut notifying = Notifying::spawn("p", receivers, Vec::new(), &SelfMetrics::new(), CancellationToken::new());
+        let mut notifying = spawn(receivers, &SelfMetrics::new(), CancellationToken::new());
         while *repeated.lock().unwrap() < 3 {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
@@ -393,7 +496,7 @@ mod tests {
         let sink: Box<dyn Sink> = Box::new(Stuck { gate: Arc::clone(&gate), taken: Arc::clone(&taken) });
         let stop = CancellationToken::new();
         let receivers = vec![("r".to_owned(), sink)];
-        let mut notifying = Notifying::spawn("p", receivers, Vec::new(), &SelfMetrics::new(), stop.clone());
+        let mut notifying = spawn(receivers, &SelfMetrics::new(), stop.clone());
         stop.cancel();
         let outgoing = |number| Outgoing { event: event(number), to: vec![0] };
         let events: Vec<Outgoing> = (0..3 * limits::ALERT_QUEUE).map(outgoing).collect();

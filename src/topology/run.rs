@@ -19,15 +19,16 @@ use super::telling::Told;
 use crate::archive::{ArchiveError, Caretaker, Kind};
 use crate::decode::Decoded;
 use crate::limits;
-use crate::record::alert::{ActiveAlert, AlertEvent, AlertStatus};
+use crate::record::alert::{AlertEvent, AlertStatus};
 use crate::record::raw::PartitionId;
 use crate::record::receipt::Checkpoint;
+use crate::sink::Active;
 use crate::source::{Outlet, PartitionName, Source, SourceError};
 use crate::time::Span;
 use crate::time::clock::Monotonic;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, atomic::AtomicU64};
+use std::sync::{Arc, atomic::AtomicU64};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -118,7 +119,7 @@ pub(super) struct Runner {
     pub(super) surroundings: Surroundings,
     pub(super) progress: Arc<Progress>,
     /// What is shown of alerts.
-    pub(super) active: Arc<Mutex<Vec<ActiveAlert>>>,
+    pub(super) active: Active,
     pub(super) partitions: Vec<Partition>,
     pub(super) books: Books,
     /// Claims that are under way, in order.
@@ -160,11 +161,11 @@ impl Connected {
         let processors = NonZeroUsize::new(runtime.metrics().num_workers().min(limits::DECODE_THREADS));
         let threads = self.threads.or(processors).unwrap_or(NonZeroUsize::MIN);
         let Self { pipeline, reader, memory, tables, stages, publisher, .. } = self;
-        let Self { sources, archive, care, books, due, receivers, routes, surroundings, progress, active, .. } = self;
+        let Self { sources, archive, care, books, due, receivers, notices, surroundings, progress, active, .. } = self;
         let Surroundings { clock, telemetry, .. } = &surroundings;
         let caretaker = care.map(|care| Caretaker::spawn(care, Arc::clone(clock), telemetry.clone()));
         let mut runner = Runner {
-            notifying: Notifying::spawn(&pipeline, receivers, routes, &surroundings.telemetry, stop.clone()),
+            notifying: Notifying::spawn(&pipeline, receivers, &notices, &surroundings, books.standing(), stop.clone()),
             storing: archive.map(|(archive, flush)| Storing::spawn(archive, flush, Arc::clone(&memory))),
             caretaker: caretaker.transpose().map_err(RunError::Archive)?.flatten(),
             last_tick: surroundings.clock.monotonic(),
@@ -191,6 +192,7 @@ impl Connected {
             told: Told::default(),
             end: End::default(),
         };
+        runner.show_active();
         // What an earlier run had sealed and not delivered, or not noted as delivered.
         runner.notifying.send(&due).await;
         runner.publish();
@@ -396,6 +398,8 @@ impl Runner {
         let fired = events.iter().filter(|event| event.status == AlertStatus::Firing).count() as u64;
         self.end.fired += fired;
         self.end.resolved += events.len() as u64 - fired;
+        // Before anything is told: what fires keeps other alerts back.
+        self.show_active();
         let outgoing = self.notifying.route(&events);
         if self.storing.is_some() {
             for Outgoing { event, to } in outgoing {

@@ -96,15 +96,20 @@ impl Runner {
         self.told.raise("early", &telemetry.early_flushes, [pipeline, "row_group"], self.memory.early_flushes());
     }
 
+    /// Shows which alerts are pending and firing, where that has changed.
+    pub(super) fn show_active(&mut self) {
+        if let Some(active) = self.stages.changed_active() {
+            *self.active.lock().unwrap_or_else(PoisonError::into_inner) = active;
+        }
+    }
+
     pub(super) fn measure(&mut self) {
+        self.show_active();
         let telemetry = &self.surroundings.telemetry;
         let pipeline = self.pipeline.as_str();
         if let Some(now) = self.stages.now() {
             let seconds = now.micros() as f64 / 1e6;
             telemetry.watermark_timestamp_seconds.with_label_values(&[pipeline]).set(seconds);
-        }
-        if let Some(active) = self.stages.changed_active() {
-            *self.active.lock().unwrap_or_else(PoisonError::into_inner) = active;
         }
         let (pending, firing) = self.stages.alert_counts();
         telemetry.alerts.with_label_values(&[pipeline, "pending"]).set(pending as i64);

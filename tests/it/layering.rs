@@ -44,7 +44,7 @@ const CONFINED: [(&str, &[&str]); 12] = [
     ("futures", &["query", "source", "sink", "topology"]),
     ("axum", &["server"]),
     ("hyper", &["server"]),
-    ("reqwest", &["sink"]),
+    ("reqwest", &["command", "sink"]),
     ("rustix", &["command", "source", "archive"]),
     ("datafusion", &["query", "expression"]),
     ("anyhow", &["command", "main"]),

@@ -286,3 +286,66 @@ fn receivers_that_fail_hang_and_limit_get_each_alert_once_in_the_end() {
     assert!(said.iter().any(|line| line.contains("deaf") && line.contains("400")), "{said:?}");
     assert!(!said.iter().any(|line| line.contains("/hook")), "no address is shown whole: {said:?}");
 }
+
+/// Paths and states that a webhook was told, in order.
+fn told(taken: &Taken) -> Vec<(String, String)> {
+    let taken = taken.lock().unwrap();
+    let alerts = taken.iter().flat_map(|body| body["alerts"].as_array().unwrap());
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    alerts.map(|alert| (text(&alert["labels"]["path"]), text(&alert["status"]))).collect()
+}
+
+#[test]
+fn what_is_silenced_is_told_when_the_silence_is_over_and_a_kill_changes_nothing() {
+    let folder = temporary();
+    let input = input(folder.path());
+    let (hook, taken) = serve(|_| Answer::Status(200, ""));
+    let notify = format!("{{ hook: {{ type: webhook, url: \"{hook}\", allow_private: true }} }}");
+    let file = pipeline(folder.path(), &rules(folder.path(), &notify));
+    let data = folder.path().join("daemon");
+    let start = || {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let mut command = headrig();
+        command.arg("run").arg(&file).arg("--data-dir").arg(&data).env("HEADRIG_LISTEN", &address);
+        (Running::start(&mut command), address)
+    };
+    let silence = |address: &str, arguments: &[&str]| {
+        let url = format!("http://{address}");
+        let output = headrig().arg("silence").args(arguments).args(["--url", &url]).output().unwrap();
+        assert_exit(&output, 0);
+        text(&output.stdout).trim().to_owned()
+    };
+    fs::write(folder.path().join("grows.ndjson"), "").unwrap();
+    let (mut running, address) = start();
+    until(PATIENCE, || get(&address, "/readyz").is_some());
+    let id = silence(&address, &["add", "path=~/v1/m.", "--for", "1h", "--comment", "deploy", "--by", "me"]);
+    append(folder.path(), &lines(&input, 0, 5_500));
+    let firing =
+        || get(&address, "/api/v1/alerts").is_some_and(|body| body.matches("\"state\":\"firing\"").count() == 2);
+    until(PATIENCE, firing);
+    let fires = |path: &str| (path.to_owned(), "firing".to_owned());
+    until(PATIENCE, || told(&taken) == [fires("/v1/programs/search")]);
+    // Behind the next seal, so that the archive knows who has been told.
+    std::thread::sleep(Duration::from_secs(2));
+    running.signal(rustix::process::Signal::KILL);
+    running.wait();
+
+    let (mut running, address) = start();
+    until(PATIENCE, || get(&address, "/readyz").is_some());
+    let shown = silence(&address, &["list"]);
+    assert!(shown.contains(&id) && shown.contains("active") && shown.contains("path=~/v1/m.  (me: deploy)"), "{shown}");
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(told(&taken), [fires("/v1/programs/search")], "the silence outlives the daemon");
+    silence(&address, &["end", &id]);
+    until(PATIENCE, || told(&taken) == [fires("/v1/programs/search"), fires("/v1/me")]);
+    append(folder.path(), &lines(&input, 5_500, 40_000));
+    let resolved = || told(&taken).iter().filter(|(_, state)| state == "resolved").count() == 3;
+    until(PATIENCE, resolved);
+    assert_eq!(told(&taken).len(), 6, "each change of state, once");
+    running.signal(rustix::process::Signal::TERM);
+    assert_eq!(running.wait(), Some(0));
+
+    let refused = headrig().args(["silence", "list", "--url", &format!("http://{address}")]).output().unwrap();
+    assert_exit(&refused, 1);
+    assert!(text(&refused.stderr).contains("cannot reach the daemon"), "{}", text(&refused.stderr));
+}
