@@ -5,7 +5,7 @@ use crate::metric::{Metrics, exposition};
 use crate::record::alert::ActiveAlert;
 use crate::server::{Exposition, Surface};
 use crate::telemetry::metrics::SelfMetrics;
-use crate::topology::Connected;
+use crate::topology::{Connected, Sealer};
 use prometheus::proto::MetricFamily;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,6 +25,7 @@ pub(super) struct State {
     metrics: Mutex<Vec<(String, Arc<Mutex<Metrics>>)>>,
     archives: Mutex<Vec<(String, Arc<Patience>)>>,
     alerts: Mutex<Vec<Arc<Mutex<Vec<ActiveAlert>>>>>,
+    sealers: Mutex<Vec<(String, Sealer)>>,
 }
 
 impl State {
@@ -36,6 +37,8 @@ impl State {
     pub(super) fn show(&self, connected: &[Connected]) {
         *lock(&self.metrics) = connected.iter().map(|c| (c.pipeline().to_owned(), c.metrics())).collect();
         *lock(&self.alerts) = connected.iter().map(Connected::alerts).collect();
+        let sealer = |c: &Connected| Some((c.pipeline().to_owned(), c.sealer()?));
+        *lock(&self.sealers) = connected.iter().filter_map(sealer).collect();
         let archive = |c: &Connected| Some((c.pipeline().to_owned(), c.patience()?));
         *lock(&self.archives) = connected.iter().filter_map(archive).collect();
     }
@@ -57,6 +60,21 @@ impl State {
         lock(&self.alerts).iter().flat_map(|alerts| lock(alerts).clone()).collect()
     }
 
+    /// Seals what all pipelines with archives have worked off, one beside the other; names them.
+    async fn seal(&self) -> Result<Vec<String>, String> {
+        let sealers = lock(&self.sealers).clone();
+        if sealers.is_empty() {
+            return Err("cannot seal, no pipeline with an archive runs here".to_owned());
+        }
+        let sealed = sealers.into_iter().map(|(name, sealer)| async move {
+            match sealer.seal().await {
+                Ok(()) => Ok(name),
+                Err(error) => Err(format!("pipeline {name}: {error}")),
+            }
+        });
+        futures::future::try_join_all(sealed).await
+    }
+
     /// All pipelines' metrics, each name once.
     fn derived(&self) -> Vec<MetricFamily> {
         let pipelines = lock(&self.metrics);
@@ -67,7 +85,7 @@ impl State {
 /// The listener's view of `state` and the self-metrics.
 pub(super) fn surface(state: &Arc<State>, telemetry: &SelfMetrics) -> Surface {
     let (asked, shown, telemetry) = (Arc::clone(state), Arc::clone(state), telemetry.clone());
-    let fired = Arc::clone(state);
+    let (fired, sealing) = (Arc::clone(state), Arc::clone(state));
     Surface {
         ready: Arc::new(move || asked.ready()),
         gather: Arc::new(move || {
@@ -76,6 +94,10 @@ pub(super) fn surface(state: &Arc<State>, telemetry: &SelfMetrics) -> Surface {
             exposition::sorted(families)
         }),
         alerts: Arc::new(move || fired.active()),
+        seal: Arc::new(move || {
+            let state = Arc::clone(&sealing);
+            Box::pin(async move { state.seal().await })
+        }),
         encode: Arc::new(|accept, families| {
             let format = exposition::negotiate(accept);
             Exposition { content_type: format.content_type(), body: format.encode(families) }

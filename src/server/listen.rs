@@ -149,6 +149,7 @@ mod tests {
                 body: format!("# {} {}\n", families.len(), accept.unwrap_or("-")),
             }),
             alerts: Arc::new(Vec::new),
+            seal: Arc::new(|| Box::pin(async { Ok(vec!["p".to_owned()]) })),
         };
         let task = tokio::spawn(serve(listener, surface, async { stopped.await.unwrap_or(()) }));
         Running { address, ready, stop, task }

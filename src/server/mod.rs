@@ -11,11 +11,13 @@ mod health;
 mod listen;
 mod metrics;
 mod routes;
+mod seal;
 
 pub use error::ServerError;
 pub use listen::{bind, serve};
 
 use crate::record::alert::ActiveAlert;
+use futures::future::BoxFuture;
 use prometheus::proto::MetricFamily;
 use std::fmt;
 use std::sync::Arc;
@@ -37,6 +39,9 @@ pub type Encode = dyn Fn(Option<&str>, &[MetricFamily]) -> Exposition + Send + S
 /// Alerts that are pending or firing, of all pipelines.
 pub type Active = dyn Fn() -> Vec<ActiveAlert> + Send + Sync;
 
+/// Makes durable what all pipelines with archives have worked off; says which these are, or why it cannot be done.
+pub type Seal = dyn Fn() -> BoxFuture<'static, Result<Vec<String>, String>> + Send + Sync;
+
 /// What the daemon shows.
 #[derive(Clone)]
 pub struct Surface {
@@ -45,6 +50,7 @@ pub struct Surface {
     pub gather: Arc<Gather>,
     pub encode: Arc<Encode>,
     pub alerts: Arc<Active>,
+    pub seal: Arc<Seal>,
 }
 
 impl fmt::Debug for Surface {

@@ -1,23 +1,25 @@
 //! Which path answers what. `HEAD` works wherever `GET` does.
 
 use super::metrics::Turn;
-use super::{Surface, alerts, health, metrics};
+use super::{Surface, alerts, health, metrics, seal};
 use axum::Router;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 
 const INDEX: &str = concat!(
     "headrig ",
     env!("CARGO_PKG_VERSION"),
     "\n\n/healthz  200 while the process answers\n/readyz   200 while it is ready, 503 and the reason while not\n\
-     /metrics  metrics for Prometheus\n/api/v1/alerts  alerts that are pending or firing, as Prometheus shows them\n"
+     /metrics  metrics for Prometheus\n/api/v1/alerts  alerts that are pending or firing, as Prometheus shows them\n\
+     /api/v1/seal    POST: seals what was read so far, for `headrig query --live`\n"
 );
 
 pub(crate) fn router(surface: Surface) -> Router {
     Router::new()
         .route("/metrics", get(metrics::metrics).with_state((surface.clone(), Turn::new())))
         .route("/api/v1/alerts", get(alerts::alerts))
+        .route("/api/v1/seal", post(seal::seal))
         .route("/", get(|| async { text(StatusCode::OK, INDEX) }))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
@@ -25,7 +27,7 @@ pub(crate) fn router(surface: Surface) -> Router {
             text(StatusCode::NOT_FOUND, format!("cannot find {}, the list of paths is at /\n", uri.path()))
         })
         .method_not_allowed_fallback(|| async {
-            text(StatusCode::METHOD_NOT_ALLOWED, "cannot do that here, use GET\n")
+            text(StatusCode::METHOD_NOT_ALLOWED, "cannot do that here, the list of paths and methods is at /\n")
         })
         .with_state(surface)
 }

@@ -1,6 +1,7 @@
 //! The second phase: opens archive, sources and receivers, and spawns nothing.
 
 use super::Surroundings;
+use super::asking::{Sealer, Wishes};
 use super::books::{Books, Outgoing};
 use super::decoding::Reader;
 use super::flow::Flow;
@@ -78,6 +79,8 @@ pub struct Connected {
     pub(super) progress: Arc<Progress>,
     /// What is shown of alerts.
     pub(super) active: Arc<Mutex<Vec<ActiveAlert>>>,
+    /// Who asks for seals, and is told.
+    pub(super) wishes: (Sealer, Wishes),
 }
 
 impl Connected {
@@ -116,7 +119,6 @@ impl Connected {
         if let Some(total) = sources.iter().map(|(_, source)| source.total_bytes()).sum::<Option<u64>>() {
             progress.expect_bytes(total);
         }
-        let routes = std::mem::take(&mut plan.routes);
         let publisher = match &plan.role {
             Role::Gather(repartition) => {
                 Some(repartition.connect(surroundings.clock.as_ref(), &setting).map_err(failed_to_share)?)
@@ -149,10 +151,11 @@ impl Connected {
             due,
             _instance: instance,
             receivers,
-            routes,
+            routes: plan.routes,
             surroundings,
             progress,
             active: Arc::default(),
+            wishes: Wishes::new(),
         })
     }
 
@@ -178,6 +181,11 @@ impl Connected {
     /// What the archive waits for; `None` without an archive.
     pub fn patience(&self) -> Option<Arc<Patience>> {
         self.archive.as_ref().map(|(archive, _)| archive.patience())
+    }
+
+    /// Seals at a word; `None` without an archive.
+    pub fn sealer(&self) -> Option<Sealer> {
+        self.archive.is_some().then(|| self.wishes.0.clone())
     }
 
     /// The derived metrics, for scrapes.
