@@ -8,6 +8,7 @@ use crate::telemetry::metrics::SelfMetrics;
 use crate::topology::{Connected, Sealer};
 use prometheus::proto::MetricFamily;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::task::JoinSet;
 
 /// Whether the daemon takes work.
 #[derive(Debug, Default, Clone, Copy)]
@@ -66,13 +67,20 @@ impl State {
         if sealers.is_empty() {
             return Err("cannot seal, no pipeline with an archive runs here".to_owned());
         }
-        let sealed = sealers.into_iter().map(|(name, sealer)| async move {
-            match sealer.seal().await {
-                Ok(()) => Ok(name),
-                Err(error) => Err(format!("pipeline {name}: {error}")),
+        let mut sealing = JoinSet::new();
+        for (name, sealer) in sealers {
+            sealing.spawn(async move { (sealer.seal().await, name) });
+        }
+        let mut sealed = Vec::new();
+        while let Some(ended) = sealing.join_next().await {
+            match ended {
+                Ok((Ok(()), name)) => sealed.push(name),
+                Ok((Err(error), name)) => return Err(format!("pipeline {name}: {error}")),
+                Err(error) => return Err(format!("cannot seal: {error}")),
             }
-        });
-        futures::future::try_join_all(sealed).await
+        }
+        sealed.sort_unstable();
+        Ok(sealed)
     }
 
     /// All pipelines' metrics, each name once.

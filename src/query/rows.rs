@@ -352,6 +352,25 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_value_reads_back_and_no_line_panics(text in "\\PC*|[\u{0}-\u{1f}{}\\[\\]\":,\\\\0-9 ]*", n: i64, cut in 0..80_usize) {
+            use arrow::array::AsArray;
+            let fields = [("t", DataType::Utf8View), ("n", DataType::Int64), ("j", DataType::Utf8View)];
+            let mut rows = Rows::new(&schema(&fields), &columns(FILE), &BTreeMap::new(), true, 100).unwrap();
+            let json = serde_json::json!({ "key": [&text], "n": { "n": n } }).to_string();
+            let line = format!("{{\"n\":{n},\"t\":{},\"j\":{json}}}", serde_json::Value::from(text.as_str()));
+            rows.push(&line).unwrap();
+            let batch = rows.take().unwrap().unwrap();
+            proptest::prop_assert_eq!(batch.column(0).as_string_view().value(0), text.as_str());
+            proptest::prop_assert_eq!(batch.column(1).as_primitive::<arrow::datatypes::Int64Type>().value(0), n);
+            proptest::prop_assert_eq!(batch.column(2).as_string_view().value(0), json.as_str());
+            // A line that was cut off is broken, wherever that was.
+            let cut = (0..=cut.min(line.len() - 1)).rev().find(|at| line.is_char_boundary(*at)).unwrap();
+            proptest::prop_assert!(rows.push(&line[..cut]).is_err());
+        }
+    }
+
     #[test]
     fn rows_can_be_counted_alone() {
         let mut rows = Rows::new(&schema(&[]), &columns(FILE), &BTreeMap::new(), true, 2).unwrap();

@@ -17,9 +17,9 @@ pub use error::ServerError;
 pub use listen::{bind, serve};
 
 use crate::record::alert::ActiveAlert;
-use futures::future::BoxFuture;
 use prometheus::proto::MetricFamily;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// Metrics as text, and the type that says which text.
@@ -40,7 +40,7 @@ pub type Encode = dyn Fn(Option<&str>, &[MetricFamily]) -> Exposition + Send + S
 pub type Active = dyn Fn() -> Vec<ActiveAlert> + Send + Sync;
 
 /// Makes durable what all pipelines with archives have worked off; says which these are, or why it cannot be done.
-pub type Seal = dyn Fn() -> BoxFuture<'static, Result<Vec<String>, String>> + Send + Sync;
+pub type Seal = dyn Fn() -> Pin<Box<dyn Future<Output = Result<Vec<String>, String>> + Send>> + Send + Sync;
 
 /// What the daemon shows.
 #[derive(Clone)]
