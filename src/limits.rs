@@ -184,6 +184,15 @@ pub const DELTA_READ_COMMITS: usize = 1_024;
 /// Files that a Delta log lacks at a start, from which on they are looked for by listing their folders and not one by one.
 pub const DELTA_LISTED_FILES: usize = 16;
 
+/// Least time between two seals of which one is made only for somebody who wants to read all rows now.
+pub const LIVE_SEAL: Span = Span::from_secs(1);
+
+/// How long somebody who wants that waits, until an archive that takes nothing is given up.
+pub const LIVE_PATIENCE: Span = Span::from_secs(30);
+
+/// How many may have asked a pipeline for it without having been heard; further ones wait to ask.
+pub const LIVE_WAITING: usize = 64;
+
 /// How often stored and waiting rows are looked at for a flush by time.
 pub const TICK: Span = Span::from_micros(200_000);
 

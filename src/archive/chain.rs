@@ -207,6 +207,11 @@ impl Keys {
         format!("{}/replaced", self.home)
     }
 
+    /// Objects that say what columns files of JSON Lines have.
+    pub(crate) fn columns(&self) -> String {
+        format!("{}/columns", self.home)
+    }
+
     pub(crate) fn lock(&self, chain: &str) -> String {
         format!("{}/locks/{chain}", self.home)
     }

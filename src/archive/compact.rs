@@ -97,6 +97,7 @@ pub(crate) mod tests {
             digest: None,
             sha256: None,
             cold: None,
+            columns: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Looking into files of an archive: one row group at a time, so that a large file needs no more memory than a small one.
 
 use super::ArchiveError;
+use super::columns;
 use super::digest::Digest;
 use super::lines_read;
 use super::order::{self, Order};
@@ -16,6 +17,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::reader::{ChunkReader, Length};
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -110,6 +112,16 @@ impl<'s> Parquet<'s> {
 
     pub(super) fn schema(&self) -> &SchemaRef {
         self.arrow.schema()
+    }
+
+    /// What the footer says of a file's schema.
+    pub(super) fn notes(&self) -> BTreeMap<String, String> {
+        columns::notes_of(self.metadata.file_metadata().key_value_metadata().into_iter().flatten())
+    }
+
+    /// Version of the schema that the rows are of; 0 where the footer names none.
+    pub(super) fn schema_version(&self) -> u32 {
+        self.notes().get(columns::SCHEMA_VERSION).and_then(|version| version.parse().ok()).unwrap_or(0)
     }
 
     /// Calls `each` with all rows, in batches of some [`limits::UPKEEP_BATCH_BYTES`].

@@ -288,7 +288,7 @@ fn put_stamp(out: &mut Vec<u8>, micros: i64) {
 }
 
 /// The µs since 1970 of what [`put_stamp`] wrote.
-pub(super) fn stamp(value: &serde_json::Value) -> Option<i64> {
+pub fn stamp(value: &serde_json::Value) -> Option<i64> {
     match value {
         serde_json::Value::String(text) => text.parse::<Timestamp>().ok().map(Timestamp::as_microsecond),
         value => value.as_i64(),

@@ -4,6 +4,7 @@ use super::ArchiveError;
 use super::inspect::{compare, time_column};
 use super::staging::StagedFile;
 use super::store::Store;
+use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use std::fmt;
@@ -11,37 +12,53 @@ use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 /// Bytes of an object that are asked for at once.
 const PIECE: u64 = 4 << 20;
+/// Unpacked bytes that wait to be cut into lines.
+const UNPACKED: usize = 64 << 10;
 /// Longest line that is read, in bytes: several times what the largest record can become.
-const LINE_BYTES: u64 = 64 << 20;
+pub const LINE_BYTES: u64 = 64 << 20;
 
 /// What is different in a file from what was sealed, after reading all of its lines.
 pub(super) fn rows(store: &dyn Store, file: &StagedFile) -> Result<Option<String>, ArchiveError> {
-    let pieces = Pieces { store, key: &file.path, at: 0, end: file.bytes, piece: Cursor::default() };
-    let counted = match file.path.rsplit('.').next() {
-        Some("gz") => count(BufReader::new(MultiGzDecoder::new(pieces)), file),
-        Some("zst") => zstd::Decoder::new(pieces).and_then(|unpacked| count(BufReader::new(unpacked), file)),
-        _ => count(BufReader::new(pieces), file),
-    };
-    counted.or_else(|error| match error.downcast::<ArchiveError>() {
-        Ok(error) => Err(error),
-        Err(error) => Ok(Some(format!("cannot be unpacked: {error}"))),
+    let range = |start, length| store.range(&file.path, start, length).map(Bytes::from).map_err(io::Error::other);
+    unpacked(&file.path, file.bytes, range).and_then(|lines| count(lines, file)).or_else(|error| {
+        match error.downcast::<ArchiveError>() {
+            Ok(error) => Err(error),
+            Err(error) => Ok(Some(format!("cannot be unpacked: {error}"))),
+        }
+    })
+}
+
+/// The lines of the object `key`, which has `bytes` bytes, unpacked as its name says. `range` gives so many bytes from a place on; fewer only at
+/// the object's end.
+///
+/// # Errors
+/// When there is no memory to unpack it.
+pub fn unpacked<'r>(
+    key: &str,
+    bytes: u64,
+    range: impl FnMut(u64, u64) -> io::Result<Bytes> + Send + 'r,
+) -> io::Result<Box<dyn BufRead + Send + 'r>> {
+    let pieces = Pieces { range, at: 0, end: bytes, piece: Cursor::default() };
+    Ok(match key.rsplit('.').next() {
+        Some("gz") => Box::new(BufReader::with_capacity(UNPACKED, MultiGzDecoder::new(pieces))),
+        Some("zst") => Box::new(BufReader::with_capacity(UNPACKED, zstd::Decoder::new(pieces)?)),
+        _ => Box::new(BufReader::with_capacity(UNPACKED, pieces)),
     })
 }
 
 /// An object that is read from its start to its end.
-struct Pieces<'s> {
-    store: &'s dyn Store,
-    key: &'s str,
+struct Pieces<F> {
+    range: F,
     /// Where the next piece begins.
     at: u64,
     end: u64,
-    piece: Cursor<Vec<u8>>,
+    piece: Cursor<Bytes>,
 }
 
-impl Read for Pieces<'_> {
+impl<F: FnMut(u64, u64) -> io::Result<Bytes>> Read for Pieces<F> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.piece.position() == self.piece.get_ref().len() as u64 && self.at < self.end {
-            let piece = self.store.range(self.key, self.at, PIECE).map_err(io::Error::other)?;
+            let piece = (self.range)(self.at, PIECE.min(self.end - self.at))?;
             if piece.is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

@@ -37,6 +37,8 @@ pub struct LiveFile {
     pub sealed: Option<SealedRows>,
     /// Values of the folders, outermost first; `None` for null.
     pub partition: Vec<(String, Option<String>)>,
+    /// Of JSON Lines, the object that says what their columns are, where there is one ([`FileColumns`](super::FileColumns)).
+    pub columns: Option<String>,
 }
 
 impl LiveFile {
@@ -149,7 +151,8 @@ fn notes(gone: usize, elsewhere: &[StagedFile]) -> Vec<String> {
 fn live_file(file: StagedFile, location: String) -> LiveFile {
     let rows = SealedRows { rows: file.rows, min_us: file.min_us, max_us: file.max_us };
     let partition = partition::values(&file.path);
-    LiveFile { kind: file.kind, path: file.path, location, bytes: file.bytes, sealed: Some(rows), partition }
+    let StagedFile { kind, path, bytes, columns, .. } = file;
+    LiveFile { kind, path, location, bytes, sealed: Some(rows), partition, columns }
 }
 
 /// Where a file's bytes are; `None` where they are gone.
@@ -174,7 +177,7 @@ fn unsealed(store: &dyn Store) -> Result<Live, ArchiveError> {
         let sizes = side_by_side(&keys, |key| store.size(key))?;
         let live = |(path, bytes): (String, Option<u64>)| {
             let (location, partition) = (path.clone(), partition::values(&path));
-            Some(LiveFile { kind, path, location, bytes: bytes?, sealed: None, partition })
+            Some(LiveFile { kind, path, location, bytes: bytes?, sealed: None, partition, columns: None })
         };
         files.extend(keys.into_iter().zip(sizes).filter_map(live));
     }

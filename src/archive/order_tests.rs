@@ -142,6 +142,7 @@ fn verify_finds_a_mark_that_is_wrong() {
             digest: None,
             sha256: None,
             cold: None,
+            columns: None,
         };
         inspect::rows(&store, &file, true).unwrap()
     };

@@ -1,13 +1,15 @@
 //! What an archive has to know of its pipeline, and what it says of itself.
 
+use super::columns;
 use super::patience::Patience;
 use super::table::{Kind, Table};
 use super::{Config, partition};
 use crate::record::receipt::Checkpoint;
-use crate::record::sample::{WindowSchema, columns};
+use crate::record::sample::WindowSchema;
 use crate::record::schema::Schema;
 use crate::time::EventTime;
 use parquet::file::metadata::KeyValue;
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -125,8 +127,14 @@ pub(super) fn fixed_footer(plan: &ArchivePlan, writer: &str) -> Vec<KeyValue> {
 
 pub(super) fn data_table(plan: &ArchivePlan, footer: &[KeyValue]) -> Table {
     let mut footer = footer.to_vec();
-    footer.push(KeyValue::new("headrig.schema".to_owned(), plan.schema.name.clone()));
-    footer.push(KeyValue::new("headrig.schema_version".to_owned(), plan.schema.version.to_string()));
+    let mut note = |key: &str, value: String| footer.push(KeyValue::new(key.to_owned(), value));
+    note(columns::SCHEMA, plan.schema.name.clone());
+    note(columns::SCHEMA_VERSION, plan.schema.version.to_string());
+    let deprecated = plan.schema.columns.iter().filter_map(|c| Some((&c.name, &c.deprecated.as_ref()?.instead)));
+    let deprecated: BTreeMap<_, _> = deprecated.collect();
+    if !deprecated.is_empty() {
+        note(columns::DEPRECATED, serde_json::to_string(&deprecated).expect("a map of texts is JSON"));
+    }
     let levels: Vec<String> = plan.config.partition_by.iter().map(|l| l.value.clone()).collect();
     Table::data(&plan.schema, &levels, &footer)
 }
@@ -143,5 +151,5 @@ pub(super) fn plain_table(
 
 pub(super) fn window_table(window: &WindowSchema, footer: &[KeyValue]) -> Table {
     let folder = format!("{}/{}", Kind::Windows.as_str(), partition::level("name", Some(&window.window)));
-    Table::plain(Kind::Windows, folder, window.arrow.clone(), columns::WINDOW_START, &[], footer)
+    Table::plain(Kind::Windows, folder, window.arrow.clone(), crate::record::sample::columns::WINDOW_START, &[], footer)
 }

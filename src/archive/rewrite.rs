@@ -5,6 +5,7 @@
 //! rows come to the same digest as those that were read, or it is thrown away.
 
 use super::ArchiveError;
+use super::columns;
 use super::crew::Crew;
 use super::digest::Digest;
 use super::encode::Encoder;
@@ -15,6 +16,7 @@ use super::staging::StagedFile;
 use super::store::Store;
 use super::table::{Kind, Rewritten, Table};
 use arrow::array::{AsArray, RecordBatch, new_null_array};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, SchemaRef, TimestampMicrosecondType};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Type;
@@ -43,7 +45,7 @@ pub(super) struct Written {
     pub(super) min_us: i64,
     pub(super) max_us: i64,
     pub(super) digest: Digest,
-    /// Of each file that was read, in order.
+    /// Of each file that was read, in order, its rows with the types that they have now.
     pub(super) read: Vec<Digest>,
 }
 
@@ -65,8 +67,9 @@ impl Rewriting<'_> {
         let (mut read, mut rows) = (Vec::new(), 0);
         let (mut min_us, mut max_us) = (i64::MAX, i64::MIN);
         for (input, file) in inputs.iter().zip(files) {
-            let mut digest = Digest::default();
-            let mut found = 0;
+            let (mut digest, mut becomes, mut found) = (Digest::default(), Digest::default(), 0);
+            // A file whose columns keep their types keeps its digest.
+            let widens = widens(input.schema(), &table.arrow);
             input.read(|batch| {
                 if !(self.goes_on)() {
                     return Err(ArchiveError::Stopped);
@@ -74,6 +77,9 @@ impl Rewriting<'_> {
                 digest.add(&batch);
                 found += batch.num_rows() as u64;
                 let batch = conform(&batch, &table.arrow)?;
+                if widens {
+                    becomes.add(&batch);
+                }
                 let stamps = batch.column(table.time).as_primitive::<TimestampMicrosecondType>();
                 min_us = stamps.values().iter().copied().fold(min_us, i64::min);
                 max_us = stamps.values().iter().copied().fold(max_us, i64::max);
@@ -90,7 +96,7 @@ impl Rewriting<'_> {
                 return Err(ArchiveError::Rewrite { path: shown(), detail });
             }
             rows += found;
-            read.push(digest);
+            read.push(if widens { becomes } else { digest });
         }
         let bytes = self.encode(&table, path, sorter)?;
         let digest = read_back(path)?;
@@ -146,11 +152,12 @@ impl Rewriting<'_> {
                     continue;
                 };
                 let known = &mut columns[*at];
-                if known.field.data_type() != field.data_type() {
+                let Some(kind) = wider(known.field.data_type(), field.data_type()) else {
                     let types = format!("{} and {}", known.field.data_type(), field.data_type());
                     let detail = format!("column {} has the types {types}", field.name());
                     return Err(ArchiveError::Rewrite { path: path.to_owned(), detail });
-                }
+                };
+                known.field = Arc::new(known.field.as_ref().clone().with_data_type(kind));
                 known.bloom |= here.bloom;
                 known.dictionary |= here.dictionary;
                 known.texts = (known.texts.0 + here.texts.0, known.texts.1 + here.texts.1);
@@ -196,20 +203,40 @@ fn is_text(column: &ColumnChunkMetaData) -> bool {
     is_text && column.dictionary_page_offset().is_none()
 }
 
-/// What the newest file's footer says that is true of all.
+/// What the footer of the newest schema's newest file says that is true of all.
 fn carried(inputs: &[Parquet<'_>]) -> Vec<KeyValue> {
-    const KEYS: [&str; 4] = ["headrig.pipeline", "headrig.schema", "headrig.schema_version", "headrig.partition"];
-    let newest = inputs.last().and_then(|input| input.metadata.file_metadata().key_value_metadata());
-    newest.into_iter().flatten().filter(|entry| KEYS.contains(&entry.key.as_str())).cloned().collect()
+    const KEYS: [&str; 5] =
+        ["headrig.pipeline", columns::SCHEMA, columns::SCHEMA_VERSION, columns::DEPRECATED, "headrig.partition"];
+    let newest = inputs.iter().max_by_key(|input| input.schema_version());
+    let notes = newest.and_then(|input| input.metadata.file_metadata().key_value_metadata());
+    notes.into_iter().flatten().filter(|entry| KEYS.contains(&entry.key.as_str())).cloned().collect()
 }
 
-/// Rows with the columns of `schema`; those that they don't have are null.
+/// The type that takes the values of both: of an int that has become a float, that. `None` where there is none.
+pub(super) fn wider(one: &DataType, other: &DataType) -> Option<DataType> {
+    match (one, other) {
+        (one, other) if one == other => Some(one.clone()),
+        (DataType::Int64, DataType::Float64) | (DataType::Float64, DataType::Int64) => Some(DataType::Float64),
+        _ => None,
+    }
+}
+
+/// Whether a column becomes a wider one.
+fn widens(from: &SchemaRef, to: &SchemaRef) -> bool {
+    from.fields()
+        .iter()
+        .any(|field| to.field_with_name(field.name()).is_ok_and(|to| to.data_type() != field.data_type()))
+}
+
+/// Rows with the columns of `schema`, and their types; those that they don't have are null.
 fn conform(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArchiveError> {
     let column = |field: &Arc<Field>| match rows.column_by_name(field.name()) {
-        Some(column) => Arc::clone(column),
-        None => new_null_array(field.data_type(), rows.num_rows()),
+        Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
+        Some(column) => cast(column, field.data_type()),
+        None => Ok(new_null_array(field.data_type(), rows.num_rows())),
     };
-    Ok(RecordBatch::try_new(Arc::clone(schema), schema.fields().iter().map(column).collect())?)
+    let columns = schema.fields().iter().map(column).collect::<Result<_, _>>()?;
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
 }
 
 /// The digest of a local file's rows.

@@ -204,6 +204,13 @@ impl Archive {
             }
         }
         let (store, keys) = (self.place.store.as_ref(), &self.place.keys);
+        for (key, text) in self.staging.described() {
+            if !self.described.contains(key) {
+                // One that is there already says the same.
+                store.put_if_absent(key, text)?;
+                self.described.insert(key.clone());
+            }
+        }
         let staged: Vec<_> = files.iter().map(|file| (self.staging.local(file), file.staged.clone())).collect();
         store.upload(&staged)?;
         let name = format!("{:012}-{}", self.number, file_name(&self.writer));

@@ -1,5 +1,6 @@
 //! Files being filled: one encoder per table and partition, in a folder that no reader looks at.
 
+use super::columns::FileColumns;
 use super::crew::Crew;
 use super::error::ArchiveError;
 use super::filling::{Filling, Written};
@@ -16,6 +17,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 use hashbrown::HashMap;
 use parquet::file::metadata::KeyValue;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,6 +47,9 @@ pub(crate) struct StagedFile {
     /// URL of the archive that it was moved to; `None`: it is in this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cold: Option<String>,
+    /// Of JSON Lines, the object that says what their columns are (`columns.rs`); of older versions none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) columns: Option<String>,
 }
 
 impl StagedFile {
@@ -94,6 +99,8 @@ pub(crate) struct Names {
     pub(crate) prefix: String,
     /// Says their end.
     pub(crate) written: Written,
+    /// Folder of objects that say what columns files have.
+    pub(crate) columns: String,
 }
 
 /// What has been staged since the last seal.
@@ -108,6 +115,8 @@ pub(crate) struct Staging {
     /// By final folder.
     open: HashMap<String, OpenFile>,
     closed: Vec<StagedFile>,
+    /// What objects have to say of the columns of these files, by key.
+    described: BTreeMap<String, Vec<u8>>,
     /// Files begun for this seal.
     begun: u32,
     writes: u64,
@@ -124,8 +133,21 @@ impl std::fmt::Debug for Staging {
 
 impl Staging {
     pub(crate) fn new(folder: PathBuf, names: Names, crew: Arc<Crew>, patience: Arc<Patience>, number: u64) -> Self {
-        let (open, closed) = (HashMap::new(), Vec::new());
-        Self { folder, names, crew, patience, number, open, closed, begun: 0, writes: 0, rows: 0, misfits: 0 }
+        let (open, closed, described) = (HashMap::new(), Vec::new(), BTreeMap::new());
+        Self {
+            folder,
+            names,
+            crew,
+            patience,
+            number,
+            open,
+            closed,
+            described,
+            begun: 0,
+            writes: 0,
+            rows: 0,
+            misfits: 0,
+        }
     }
 
     pub(crate) fn rows(&self) -> u64 {
@@ -225,7 +247,7 @@ impl Staging {
         let file = self.patience.keep(|| create().map_err(ArchiveError::io("write", &path)))?;
         let file = PatientFile { file, path: path.clone(), patience: Arc::clone(&self.patience) };
         let mut encoder = Filling::begin(file, path, table, self.names.written)?;
-        let values: std::collections::BTreeMap<_, _> = part.values.iter().cloned().collect();
+        let values: BTreeMap<_, _> = part.values.iter().cloned().collect();
         let values = serde_json::to_string(&values).expect("a map of texts is JSON");
         encoder.note(KeyValue::new("headrig.partition".to_owned(), values));
         let file = StagedFile {
@@ -240,8 +262,25 @@ impl Staging {
             digest: None,
             sha256: None,
             cold: None,
+            columns: self.describe(table),
         };
         Ok(OpenFile { encoder, file, used: 0 })
+    }
+
+    /// The object that says what columns the table's files have, where they don't say it themselves.
+    fn describe(&mut self, table: &Table) -> Option<String> {
+        if self.names.written == Written::Parquet {
+            return None;
+        }
+        let text = FileColumns::of(table).text();
+        let key = FileColumns::key(&self.names.columns, &text);
+        self.described.insert(key.clone(), text);
+        Some(key)
+    }
+
+    /// Objects that have to be there before files that were begun for this seal are in it.
+    pub(crate) fn described(&self) -> &BTreeMap<String, Vec<u8>> {
+        &self.described
     }
 
     /// Closes the file that was written to least recently when as many are open as may be. Its footer lacks what only

@@ -373,7 +373,7 @@ pub(crate) fn dead_schema() -> SchemaRef {
 }
 
 /// Columns of `alerts/` whose texts are JSON.
-const JSON_OF_ALERTS: [&str; 3] = ["labels", "annotations", "values"];
+pub(super) const JSON_OF_ALERTS: [&str; 3] = ["labels", "annotations", "values"];
 
 /// Columns of `alerts/`; maps are JSON texts.
 pub(crate) fn alert_schema() -> SchemaRef {

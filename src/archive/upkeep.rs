@@ -370,6 +370,7 @@ impl Upkeep {
             digest: None,
             sha256: None,
             cold: None,
+            columns: None,
         };
         (self.scratch.join(staged), added)
     }

@@ -102,6 +102,52 @@ fn one_process_does_the_upkeep_of_a_folder() {
     assert!(second.take(LATER).unwrap());
 }
 
+/// The same rows with `status` as a float.
+fn with_float(rows: &arrow::array::RecordBatch, schema: &arrow::datatypes::SchemaRef) -> arrow::array::RecordBatch {
+    let columns = rows.columns().iter().zip(schema.fields());
+    let columns = columns.map(|(column, field)| arrow::compute::cast(column, field.data_type()).unwrap()).collect();
+    arrow::array::RecordBatch::try_new(std::sync::Arc::clone(schema), columns).unwrap()
+}
+
+#[test]
+fn an_int_that_has_become_a_float_is_one_in_what_files_become() {
+    use crate::record::schema::{ColumnType, Schema};
+    let root = tempfile::tempdir().unwrap();
+    let (mut archive, _) = open(root.path());
+    of_one_day(&mut archive, 0, 2);
+    drop(archive);
+    let mut wider = plan(root.path(), &["date"]);
+    let mut columns = wider.schema.columns.clone();
+    columns.iter_mut().filter(|column| column.name == "status").for_each(|column| column.kind = ColumnType::Float);
+    wider.schema = std::sync::Arc::new(Schema::new("test", 4, columns));
+    let schema = wider.schema.arrow.clone();
+    let (mut archive, _) = Archive::open(wider, EventTime::from_micros(START)).unwrap();
+    archive.write_events(&with_float(&events(2, 1), &schema)).unwrap();
+    archive.seal(&Sealing { records: 1, ..sealing(3) }).unwrap();
+    let mut upkeep = upkeep(root.path());
+    assert_eq!(compact_all(&mut upkeep), 1);
+    assert_eq!(flaws(root.path()), [], "the change says what the rows have become");
+    let [path] = &files(&root.path().join("data"))[..] else { panic!("one file") };
+    let file = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(fs::File::open(path).unwrap());
+    let file = file.unwrap();
+    let status = file.schema().field_with_name("status").unwrap().data_type().clone();
+    assert_eq!(status, arrow::datatypes::DataType::Float64);
+    let note = |key: &str| {
+        let notes = file.metadata().file_metadata().key_value_metadata().unwrap();
+        notes.iter().find(|entry| entry.key == key).and_then(|entry| entry.value.clone())
+    };
+    assert_eq!(note("headrig.schema_version").as_deref(), Some("4"), "the newest one's");
+    // Once more, with what is a float already.
+    of_floats(&mut archive, &schema);
+    assert_eq!(compact_all(&mut upkeep), 1);
+    assert_eq!(flaws(root.path()), []);
+}
+
+fn of_floats(archive: &mut Archive, schema: &arrow::datatypes::SchemaRef) {
+    archive.write_events(&with_float(&events(0, 1), schema)).unwrap();
+    archive.seal(&Sealing { records: 1, ..sealing(4) }).unwrap();
+}
+
 #[test]
 fn a_column_that_only_new_files_have_is_null_for_the_old_rows() {
     let root = tempfile::tempdir().unwrap();

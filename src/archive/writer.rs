@@ -22,7 +22,7 @@ use crate::record::sample::{WindowRows, WindowSchema, columns};
 use crate::time::EventTime;
 use arrow::array::RecordBatch;
 use hashbrown::HashMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -94,6 +94,8 @@ pub struct Archive {
     pub(super) state_at: Option<StateRef>,
     pub(super) sealed: Vec<Sealed>,
     pub(super) broken: bool,
+    /// Objects that say what columns files have, of those that this writer has put.
+    pub(super) described: BTreeSet<String>,
     /// Whether what earlier writers had left is gone.
     pub(super) swept: bool,
     /// The Delta logs beside the files, where they are kept.
@@ -209,6 +211,7 @@ impl Archive {
             state_at: sealed.and_then(|sealed| sealed.state),
             sealed: Vec::new(),
             broken: false,
+            described: BTreeSet::new(),
             swept,
             ledger: None,
             started: writer_started,
@@ -434,6 +437,7 @@ fn names(place: &Place, plan: &ArchivePlan, chain: &str, writer: &str) -> Names 
         tag: if place.lock.is_some() { String::new() } else { format!("{}-", file_name(writer)) },
         prefix: if chain == MAIN { pipeline } else { format!("{pipeline}-{chain}") },
         written: plan.config.written(),
+        columns: place.keys.columns(),
     }
 }
 

@@ -4,6 +4,8 @@
 use super::load::PipelineFile;
 use super::report::Format;
 use super::{EXIT_CONFIG, report};
+use crate::archive::Compared;
+use crate::config::render::Severity;
 use crate::config::{self, Role};
 use crate::place::Problem;
 use crate::source::Setting;
@@ -17,7 +19,7 @@ use std::sync::Arc;
 
 /// `headrig check`
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit code: 0 when all files are sound, 78 when one is not.")]
+#[command(after_help = "Exit code: 0 when all files are sound, also with warnings; 78 when one is not.")]
 pub(super) struct Args {
     /// Pipeline files.
     #[arg(required = true)]
@@ -34,34 +36,48 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, clock: SystemClock) -> anyhow::Result<ExitCode> {
     let clock: Arc<dyn Clock> = Arc::new(clock);
     let mut found = Vec::new();
+    let mut sound = true;
     for path in &args.files {
         let file = PipelineFile::read(path)?;
         match file.plan() {
             Ok(plan) => {
-                let mut problems = if args.connect { unreachable_parts(&plan, &clock) } else { Vec::new() };
-                problems.extend(clashes(&plan, args.connect));
-                if !problems.is_empty() {
-                    found.push((file.name(), problems));
-                } else if args.format == Format::Text {
+                let Compared { mut refused, mut noted } = compared(&plan, args.connect);
+                if args.connect {
+                    refused.splice(..0, unreachable_parts(&plan, &clock));
+                }
+                if refused.is_empty() && args.format == Format::Text {
                     report::line(&format!("{}: {}", file.name(), summary(&plan, args.connect)));
                 }
+                sound &= refused.is_empty();
+                found.push((file.name(), Severity::Error, refused));
+                noted.splice(..0, plan.notes);
+                found.push((file.name(), Severity::Warning, noted));
             }
-            Err(problems) => found.push((file.name(), problems)),
+            Err(problems) => {
+                sound = false;
+                found.push((file.name(), Severity::Error, problems));
+            }
         }
     }
+    found.retain(|(_, _, problems)| !problems.is_empty());
     match args.format {
         Format::Text => {
-            for (name, problems) in &found {
-                report::line(config::render::text(name, problems).trim_end());
+            for (name, severity, problems) in &found {
+                let lines = match severity {
+                    Severity::Error => config::render::text(name, problems),
+                    Severity::Warning => config::render::warnings(name, problems),
+                };
+                report::line(lines.trim_end());
             }
         }
         Format::Json => {
-            let all = config::render::json(found.iter().map(|(name, problems)| (name.as_str(), problems.as_slice())));
+            let all = found.iter().map(|(name, severity, problems)| (name.as_str(), *severity, problems.as_slice()));
+            let all = config::render::json(all);
             let text = serde_json::to_string_pretty(&all).context("cannot write the result")?;
             writeln!(io::stdout(), "{text}").context("cannot write to standard output")?;
         }
     }
-    Ok(if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) })
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) })
 }
 
 /// Everything that the plan names and that cannot be reached.
@@ -86,23 +102,34 @@ fn unreachable_parts(plan: &config::Plan, clock: &Arc<dyn Clock>) -> Vec<Problem
     sources.chain(archive).chain(receivers).chain(shared).collect()
 }
 
-/// Columns that the archive has with other types. A bucket is asked only where things may be asked, and whether it can be read is
+/// How the columns go with those that the archive has. A bucket is asked only where things may be asked, and whether it can be read is
 /// another question.
-fn clashes(plan: &config::Plan, connect: bool) -> Vec<Problem> {
+fn compared(plan: &config::Plan, connect: bool) -> Compared {
     let Some(archive) = plan.archive.as_ref().filter(|archive| connect || archive.is_local()) else {
-        return Vec::new();
+        return Compared::default();
     };
     let windows: Vec<_> = plan.windows.iter().map(crate::window::Plan::schema).collect();
-    archive.clashes(&plan.schema, &windows).unwrap_or_else(|error| {
+    archive.compare(&plan.schema, &windows).unwrap_or_else(|error| {
         let mut problem = archive.url.problem(error.to_string());
         problem.hint = error.hint();
-        vec![problem]
+        Compared { refused: vec![problem], noted: Vec::new() }
     })
 }
 
 fn summary(plan: &config::Plan, reached: bool) -> String {
+    let deprecated = plan.schema.columns.iter().filter_map(|column| {
+        Some(match &column.deprecated.as_ref()?.instead {
+            Some(instead) => format!("{} (use {instead})", column.name),
+            None => column.name.clone(),
+        })
+    });
+    let deprecated: Vec<String> = deprecated.collect();
+    let deprecated = match deprecated.is_empty() {
+        true => String::new(),
+        false => format!("; deprecated columns: {}", deprecated.join(", ")),
+    };
     format!(
-        "sound{}: pipeline {} with {} sources, {} transforms, {} metrics, {} windows, {} alerts",
+        "sound{}: pipeline {} with {} sources, {} transforms, {} metrics, {} windows, {} alerts{deprecated}",
         if reached { ", and all of it can be reached" } else { "" },
         plan.pipeline,
         plan.sources.len(),

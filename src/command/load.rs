@@ -53,7 +53,12 @@ pub(super) fn plans(files: &[PipelineFile]) -> Option<Vec<Plan>> {
     let mut sound = true;
     for file in files {
         match file.plan() {
-            Ok(plan) => plans.push(plan),
+            Ok(plan) => {
+                if !plan.notes.is_empty() {
+                    report::line(config::render::warnings(&file.name(), &plan.notes).trim_end());
+                }
+                plans.push(plan);
+            }
             Err(problems) => {
                 sound = false;
                 report::line(config::render::text(&file.name(), &problems).trim_end());

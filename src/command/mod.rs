@@ -8,6 +8,7 @@ mod compact;
 mod display;
 mod generate;
 mod kafka;
+mod live;
 mod load;
 mod nats;
 mod query;

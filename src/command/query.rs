@@ -1,5 +1,6 @@
 //! `headrig query`: SQL over an archive.
 
+use super::live;
 use super::report::{self, Hinted};
 use crate::archive::ArchivePlan;
 use crate::limits;
@@ -50,6 +51,9 @@ pub(super) struct Args {
     /// Folder for what doesn't fit into memory; the system's for temporary files by default.
     #[arg(long, value_name = "DIR")]
     spill: Option<PathBuf>,
+    /// Asks a running daemon, at its `server.listen`, to seal what it has read so far, and only then reads: so its newest rows are in the answer.
+    #[arg(long, value_name = "URL")]
+    live: Option<String>,
     /// Says on stderr what was read and what was skipped.
     #[arg(long)]
     stats: bool,
@@ -77,7 +81,7 @@ docs/query.md has twenty more.
 
 Say when: conditions on ts and date skip whole files; on request_id and other columns with bloom filters, row groups.
 On a terminal the first and the last rows of a long table are shown; files and pipes get all.
-Reads only, what is sealed, as of the start; may run beside the daemon.
+Reads only, what is sealed, as of the start; may run beside the daemon. With --live http://127.0.0.1:8686 the daemon there seals first what it has read.
 
 Exit code: 0; 1 when there is no answer.";
 
@@ -107,10 +111,13 @@ pub(super) fn run(args: &Args, clock: &dyn Clock) -> anyhow::Result<ExitCode> {
     let threads = args.threads.unwrap_or_else(ArchivePlan::all_cores);
     let started = clock.monotonic();
     let limits = Limits { memory: args.memory.0, threads, spill: args.spill.clone() };
-    let engine = Engine::open(&args.archive, limits).map_err(|error| explained(args, &error))?;
-    engine.notes().iter().for_each(|note| report::line(&format!("note: {note}")));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads.get()).enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
+    if let Some(url) = &args.live {
+        runtime.block_on(live::seal(url, &args.archive))?;
+    }
+    let engine = Engine::open(&args.archive, limits).map_err(|error| explained(args, &error))?;
+    engine.notes().iter().for_each(|note| report::line(&format!("note: {note}")));
     // On the runtime's threads, so that this one can be interrupted whatever the query does.
     let answering = runtime.spawn(answer(args.clone(), Arc::new(engine), sql));
     let asked = runtime.block_on(async {

@@ -4,9 +4,10 @@ use crate::archive::Patience;
 use crate::metric::{Metrics, exposition};
 use crate::record::alert::ActiveAlert;
 use crate::server::{Exposition, Surface};
-use crate::topology::{Connected, Surroundings};
+use crate::topology::{Connected, Sealer, Surroundings};
 use prometheus::proto::MetricFamily;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::task::JoinSet;
 
 /// Whether the daemon takes work.
 #[derive(Debug, Default, Clone, Copy)]
@@ -24,6 +25,7 @@ pub(super) struct State {
     metrics: Mutex<Vec<(String, Arc<Mutex<Metrics>>)>>,
     archives: Mutex<Vec<(String, Arc<Patience>)>>,
     alerts: Mutex<Vec<Arc<Mutex<Vec<ActiveAlert>>>>>,
+    sealers: Mutex<Vec<(String, Sealer)>>,
 }
 
 impl State {
@@ -35,6 +37,8 @@ impl State {
     pub(super) fn show(&self, connected: &[Connected]) {
         *lock(&self.metrics) = connected.iter().map(|c| (c.pipeline().to_owned(), c.metrics())).collect();
         *lock(&self.alerts) = connected.iter().map(Connected::alerts).collect();
+        let sealer = |c: &Connected| Some((c.pipeline().to_owned(), c.sealer()?));
+        *lock(&self.sealers) = connected.iter().filter_map(sealer).collect();
         let archive = |c: &Connected| Some((c.pipeline().to_owned(), c.patience()?));
         *lock(&self.archives) = connected.iter().filter_map(archive).collect();
     }
@@ -56,6 +60,28 @@ impl State {
         lock(&self.alerts).iter().flat_map(|alerts| lock(alerts).clone()).collect()
     }
 
+    /// Seals what all pipelines with archives have worked off, one beside the other; names them.
+    async fn seal(&self) -> Result<Vec<String>, String> {
+        let sealers = lock(&self.sealers).clone();
+        if sealers.is_empty() {
+            return Err("cannot seal, no pipeline with an archive runs here".to_owned());
+        }
+        let mut sealing = JoinSet::new();
+        for (name, sealer) in sealers {
+            sealing.spawn(async move { (sealer.seal().await, name) });
+        }
+        let mut sealed = Vec::new();
+        while let Some(ended) = sealing.join_next().await {
+            match ended {
+                Ok((Ok(()), name)) => sealed.push(name),
+                Ok((Err(error), name)) => return Err(format!("pipeline {name}: {error}")),
+                Err(error) => return Err(format!("cannot seal: {error}")),
+            }
+        }
+        sealed.sort_unstable();
+        Ok(sealed)
+    }
+
     /// All pipelines' metrics, each name once.
     fn derived(&self) -> Vec<MetricFamily> {
         let pipelines = lock(&self.metrics);
@@ -67,7 +93,7 @@ impl State {
 pub(super) fn surface(state: &Arc<State>, surroundings: &Surroundings) -> Surface {
     let (asked, shown, telemetry) = (Arc::clone(state), Arc::clone(state), surroundings.telemetry.clone());
     let clock = Arc::clone(&surroundings.clock);
-    let fired = Arc::clone(state);
+    let (fired, sealing) = (Arc::clone(state), Arc::clone(state));
     Surface {
         ready: Arc::new(move || asked.ready()),
         gather: Arc::new(move || {
@@ -78,6 +104,10 @@ pub(super) fn surface(state: &Arc<State>, surroundings: &Surroundings) -> Surfac
         alerts: Arc::new(move || fired.active()),
         silences: Arc::clone(&surroundings.silences),
         now: Arc::new(move || clock.now()),
+        seal: Arc::new(move || {
+            let state = Arc::clone(&sealing);
+            Box::pin(async move { state.seal().await })
+        }),
         encode: Arc::new(|accept, families| {
             let format = exposition::negotiate(accept);
             Exposition { content_type: format.content_type(), body: format.encode(families) }

@@ -5,6 +5,7 @@
 //! through functions that the caller passes in. A mistake never hides another one, and is never reported as two:
 //! reading steps over what is wrong, and what builds on a wrong part isn't looked at.
 
+mod deprecated;
 mod interpolate;
 mod json_schema;
 mod limits;

@@ -1,5 +1,6 @@
 //! A pipeline that was checked: everything compiled, nothing connected.
 
+use crate::place::Problem;
 use crate::record::schema::Schema;
 use crate::source::Repartition;
 use crate::transform::Transform;
@@ -37,6 +38,8 @@ pub struct Plan {
     pub limits: Limits,
     /// What it does of its windows.
     pub role: Role,
+    /// What is sound, and should be changed some day.
+    pub notes: Vec<Problem>,
 }
 
 /// Who closes a pipeline's windows.
@@ -87,6 +90,7 @@ impl Plan {
             listen: self.listen,
             limits: self.limits,
             role: Role::Merge { of: self.pipeline.clone(), inputs: self.sources.clone() },
+            notes: Vec::new(),
         };
         self.archive = own;
         vec![self, merging]

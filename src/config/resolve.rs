@@ -2,6 +2,7 @@
 //!
 //! A part is looked at only when the parts that it builds on are sound, so that one mistake isn't reported as many.
 
+use super::deprecated::{self, Written};
 use super::interpolate::{Environment, interpolate};
 use super::plan::{Plan, Role};
 use super::raw::{PARTS, Pipeline, Server};
@@ -143,8 +144,11 @@ impl<'r> Resolver<'r> {
             listen: listen?,
             limits,
             role: role?,
+            notes: Vec::new(),
         };
         plan.decode.needed = needed::needed(&plan);
+        let steps = self.items("transform").iter().map(|step| step.place).collect();
+        plan.notes = deprecated::notes(&plan, &Written { steps, metrics: &raw.metrics, windows: &raw.windows });
         Some(plan)
     }
 

@@ -1,5 +1,6 @@
 //! `schemas/NAME.yaml` → [`Schema`]: the built-in columns, and those that the file adds.
 
+use super::deprecated;
 use super::read::read;
 use super::yaml;
 use crate::place::{Located, Problem, did_you_mean};
@@ -44,6 +45,7 @@ struct FileColumn {
     required: bool,
     #[serde(default)]
     high_cardinality: bool,
+    deprecated: Option<Located<String>>,
     description: Option<String>,
 }
 
@@ -162,8 +164,19 @@ fn columns(file: &File, problems: &mut Vec<Problem>) -> Vec<Column> {
         }
         match columns[..BUILT_IN.len()].iter_mut().find(|column| column.name == name) {
             Some(column) => problems.extend(amend(column, given)),
-            None => columns.push(own(given)),
+            None => {
+                let deprecated =
+                    given.deprecated.as_ref().map(deprecated::parse).transpose().unwrap_or_else(|problem| {
+                        problems.push(problem);
+                        None
+                    });
+                columns.push(Column { deprecated: deprecated.flatten(), ..own(given) });
+            }
         }
+    }
+    for (name, given) in file.columns.iter().filter_map(|given| Some((&given.name.value, given.deprecated.as_ref()?))) {
+        let column = columns.iter().find(|column| column.name == *name);
+        problems.extend(column.and_then(|column| deprecated::check(column, given, &columns)));
     }
     columns
 }
@@ -239,6 +252,10 @@ fn amend(column: &mut Column, given: &FileColumn) -> Option<Problem> {
                 .problem(format!("cannot change the type of the built-in column `{name}`"))
                 .hint(format!("its type is {expected}")),
         );
+    }
+    if let Some(deprecated) = &given.deprecated {
+        let problem = deprecated.problem(format!("cannot give up the built-in column `{name}`"));
+        return Some(problem.hint("remove `deprecated`, every schema has this column"));
     }
     if let Some(from) = &given.from {
         column.from = paths(from);

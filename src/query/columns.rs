@@ -5,6 +5,7 @@
 //! writer the first and the last are asked, and those between them only where the two differ; all of them when a query
 //! names a column that was not found so.
 
+use super::lines::Known;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::Result;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
@@ -26,6 +27,8 @@ pub(super) struct Footers {
     pub(super) cache: Arc<FileMetadataCache>,
     /// Whether a request takes long, so that it is worth to guess how long a footer is.
     pub(super) remote: bool,
+    /// Columns of files of JSON Lines.
+    pub(super) lines: Arc<Known>,
 }
 
 impl std::fmt::Debug for Footers {
@@ -69,8 +72,8 @@ impl Footers {
     }
 }
 
-/// The columns of `files`; `all` asks each of them.
-pub(super) async fn of_files(footers: &Footers, files: &[ObjectMeta], all: bool) -> Result<Vec<FieldRef>> {
+/// The columns of Parquet files, each different list of them once; `all` asks each file.
+pub(super) async fn of_files(footers: &Footers, files: &[ObjectMeta], all: bool) -> Result<Vec<SchemaRef>> {
     let mut schemas: Vec<SchemaRef> = Vec::new();
     let mut writers: BTreeMap<(&str, &str), Vec<&ObjectMeta>> = BTreeMap::new();
     for file in files {
@@ -85,7 +88,7 @@ pub(super) async fn of_files(footers: &Footers, files: &[ObjectMeta], all: bool)
             }
         }
     }
-    Ok(merge(&schemas))
+    Ok(schemas)
 }
 
 /// Who wrote a file and of which window it is, by its key: `windows/name=w/date=…/PIPELINE-CHAIN-NUMBER-NUMBER.parquet`.
@@ -114,7 +117,7 @@ async fn sample(footers: &Footers, files: &[&ObjectMeta]) -> Result<Vec<SchemaRe
 }
 
 /// The columns of all these files, those of the first in its order.
-fn merge(schemas: &[SchemaRef]) -> Vec<FieldRef> {
+pub(super) fn merge(schemas: &[SchemaRef]) -> Vec<FieldRef> {
     let mut merged: Vec<Field> = Vec::new();
     for field in schemas.iter().flat_map(|schema| schema.fields()) {
         let kind = shown(field.data_type());

@@ -86,7 +86,7 @@ impl Engine {
     /// # Errors
     /// When it is none, or cannot be read, or there is no place for what goes to disk.
     pub fn open(url: &str, limits: Limits) -> Result<Self, QueryError> {
-        let live = only_parquet(archive::live_files(url)?);
+        let live = archive::live_files(url)?;
         let objects = archive::objects(url)?;
         let is_staged = |file: &&LiveFile| file.location != file.path;
         let path = |key: &str| Path::parse(key).map_err(|error| QueryError::Start(error.to_string()));
@@ -100,7 +100,7 @@ impl Engine {
         let object_url = Url::parse(OBJECTS).expect("it is a URL");
         context.register_object_store(&object_url, Arc::clone(&counted) as Arc<dyn object_store::ObjectStore>);
         let cache = context.runtime_env().cache_manager.get_file_metadata_cache();
-        let footers = Footers { store: counted, cache, remote };
+        let footers = Footers { store: counted, cache, remote, lines: Arc::default() };
         let url = ObjectStoreUrl::parse(OBJECTS).expect("it is a URL");
         Ok(Self { live, context, url, footers, counts, scans: Arc::default(), limits })
     }
@@ -247,6 +247,13 @@ impl Engine {
             return Err(unknown_table(sql, name, &self.names()));
         };
         let table = self.open_table(*table, true).await.map_err(|error| self.translate(&error, sql))?;
+        let deprecated = table.deprecated().await.map_err(|error| self.translate(&error, sql))?;
+        let note = |name: &String| {
+            Some(match deprecated.get(name)? {
+                Some(instead) => format!("deprecated, use {instead}"),
+                None => "deprecated".to_owned(),
+            })
+        };
         let fields = table.columns().fields();
         let kinds = fields.iter().map(|field| type_name(field));
         let of = fields.iter().map(|field| if table.is_folder(field.name()) { "folder" } else { "file" });
@@ -260,6 +267,7 @@ impl Engine {
                 )),
             ),
             ("stored", Arc::new(StringArray::from_iter_values(of))),
+            ("note", Arc::new(fields.iter().map(|field| note(field.name())).collect::<StringArray>())),
         ]))
     }
 
@@ -273,21 +281,6 @@ impl Engine {
     fn translate(&self, error: &DataFusionError, sql: &str) -> QueryError {
         translate(error, sql, &self.names(), self.limits.memory)
     }
-}
-
-/// Without files of JSON Lines, and with a note that says how many rows are left out by that.
-fn only_parquet(mut live: Live) -> Live {
-    let (lines, parquet): (Vec<LiveFile>, Vec<LiveFile>) = live.files.into_iter().partition(LiveFile::is_lines);
-    live.files = parquet;
-    if !lines.is_empty() {
-        let rows = lines.iter().map(|file| file.sealed.map(|sealed| sealed.rows)).sum::<Option<u64>>();
-        let rows = rows.map_or_else(|| "rows".to_owned(), |rows| format!("{rows} rows"));
-        live.notes.push(format!(
-            "{rows} in {} files of JSON Lines are left out, as only Parquet is read here; DuckDB's read_json reads them",
-            lines.len()
-        ));
-    }
-    live
 }
 
 fn session(limits: &Limits) -> Result<SessionState, QueryError> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// One step into a JSON value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     Key(String),
     /// From 0; below, from the end.
     Index(i64),
@@ -47,13 +47,24 @@ fn steps(path: &str) -> Vec<Step> {
 }
 
 /// A place in a JSON text. It trusts the text to be JSON, and only ever finds nothing where it isn't.
-struct Cursor<'j> {
+pub(super) struct Cursor<'j> {
     text: &'j str,
     at: usize,
 }
 
 impl<'j> Cursor<'j> {
-    fn peek(&mut self) -> Option<u8> {
+    /// At the beginning of `text`.
+    pub(super) const fn new(text: &'j str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// Bytes of the text before it.
+    pub(super) const fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The next byte that is no white space.
+    pub(super) fn peek(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
         while matches!(bytes.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
@@ -61,14 +72,15 @@ impl<'j> Cursor<'j> {
         bytes.get(self.at).copied()
     }
 
-    fn takes(&mut self, byte: u8) -> bool {
+    /// Passes over `byte` if it comes next.
+    pub(super) fn takes(&mut self, byte: u8) -> bool {
         let is_it = self.peek() == Some(byte);
         self.at += usize::from(is_it);
         is_it
     }
 
     /// Passes over a string; returns what is between its quotes.
-    fn string(&mut self) -> Option<&'j str> {
+    pub(super) fn string(&mut self) -> Option<&'j str> {
         if !self.takes(b'"') {
             return None;
         }
@@ -84,7 +96,7 @@ impl<'j> Cursor<'j> {
     }
 
     /// Passes over a value; returns its text.
-    fn value(&mut self) -> Option<&'j str> {
+    pub(super) fn value(&mut self) -> Option<&'j str> {
         let first = self.peek()?;
         let start = self.at;
         match first {
@@ -166,7 +178,7 @@ impl<'j> Cursor<'j> {
 }
 
 /// What a string is without its escapes; as it is written where it isn't JSON.
-fn unescape(written: &str) -> Cow<'_, str> {
+pub(super) fn unescape(written: &str) -> Cow<'_, str> {
     if !written.contains('\\') {
         return Cow::Borrowed(written);
     }
@@ -174,8 +186,8 @@ fn unescape(written: &str) -> Cow<'_, str> {
 }
 
 /// The text of the value at a path.
-fn find<'j>(json: &'j str, steps: &[Step]) -> Option<&'j str> {
-    let mut cursor = Cursor { text: json, at: 0 };
+pub(super) fn find<'j>(json: &'j str, steps: &[Step]) -> Option<&'j str> {
+    let mut cursor = Cursor::new(json);
     for step in steps {
         match step {
             Step::Key(key) => cursor.enter_key(key)?,
@@ -186,7 +198,7 @@ fn find<'j>(json: &'j str, steps: &[Step]) -> Option<&'j str> {
 }
 
 /// A found value as a text; `None` for JSON's null.
-fn as_text(value: &str) -> Option<Cow<'_, str>> {
+pub(super) fn as_text(value: &str) -> Option<Cow<'_, str>> {
     match value.strip_prefix('"').and_then(|value| value.strip_suffix('"')) {
         Some(written) => Some(unescape(written)),
         None => (value != "null" && !value.is_empty()).then_some(Cow::Borrowed(value)),

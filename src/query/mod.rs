@@ -10,8 +10,10 @@
 //! | `error.rs` | what went wrong, with its place in the text and a remedy |
 //! | `engine.rs` | the session: limits, functions, tables; runs a statement |
 //! | `provider.rs` | a table: which files, which of them a filter skips, the scan of the others |
+//! | `files.rs` | its files, and what is known of them before they are read |
 //! | `columns.rs` | the columns of a table: those of all its files together |
 //! | `adapt.rs` | one file's columns as the table has them: missing ones from `attributes`, hex as text |
+//! | `lines.rs`, `rows.rs` | files of JSON Lines: their scan, and how a line becomes a row |
 //! | `bloom.rs` | which row groups cannot have a value that is asked for |
 //! | `objects.rs` | the archive's bytes, read only and counted |
 //! | `function.rs`, `json.rs`, `quantile.rs`, `operators.rs` | what SQL has here beyond DataFusion's |
@@ -27,13 +29,18 @@ mod bloom;
 mod columns;
 mod engine;
 mod error;
+mod files;
 mod function;
 mod json;
+mod lines;
+#[cfg(test)]
+mod lines_tests;
 mod objects;
 mod operators;
 pub mod print;
 mod provider;
 mod quantile;
+mod rows;
 mod skipped;
 mod statement;
 #[cfg(test)]

@@ -3,17 +3,17 @@
 use super::adapt::Adapters;
 use super::bloom::{self, Wanted};
 use super::columns::{self, Footers};
+use super::files::{self, Chosen, Known, TableFile, partition, statistics, sum, values};
+use super::lines::LinesSource;
 use super::skipped::{Files, Scan, Scans};
-use crate::archive::{Kind, LiveFile, SealedRows};
+use crate::archive::{FileColumns, Kind, LiveFile};
 use async_trait::async_trait;
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array};
+use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::catalog::Session;
 use datafusion::common::config::TableParquetOptions;
-use datafusion::common::pruning::PruningStatistics;
-use datafusion::common::stats::Precision;
-use datafusion::common::{Column, ColumnStatistics, DFSchema, Result, ScalarValue, Statistics};
+use datafusion::common::{DFSchema, Result};
 use datafusion::datasource::TableProvider;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::{
@@ -32,30 +32,14 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::ObjectMeta;
 use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// What tables are called in a query.
 pub(super) const TABLES: [(&str, Kind); 4] =
     [("logs", Kind::Data), ("dead", Kind::Dead), ("windows", Kind::Windows), ("alerts", Kind::Alerts)];
-
-/// A file of a table.
-#[derive(Debug, Clone)]
-struct TableFile {
-    meta: ObjectMeta,
-    sealed: Option<SealedRows>,
-    /// Values of the folders, of the columns' types.
-    partition: BTreeMap<String, ScalarValue>,
-}
-
-/// A file that is read, and which of its row groups; all of them when `None`.
-#[derive(Debug)]
-struct Chosen<'t> {
-    file: &'t TableFile,
-    groups: Option<Vec<bool>>,
-}
 
 /// Files whose bloom filters are asked at a time.
 const ASKED: usize = 16;
@@ -95,10 +79,18 @@ impl ArchiveTable {
                 version: None,
             };
             let partition = partition(file, &meta, &footers).await?;
-            files.push(TableFile { meta, sealed: file.sealed, partition });
+            files.push(TableFile { meta, sealed: file.sealed, partition, lines: None });
         }
-        let metas: Vec<ObjectMeta> = files.iter().map(|file| file.meta.clone()).collect();
-        let mut fields = columns::of_files(&footers, &metas, all).await?;
+        ask_lines(&footers, live.iter().filter(|file| file.kind == kind), &mut files).await?;
+        let parquet = files.iter().filter(|file| file.lines.is_none());
+        let metas: Vec<ObjectMeta> = parquet.map(|file| file.meta.clone()).collect();
+        let mut schemas = columns::of_files(&footers, &metas, all).await?;
+        for schema in files.iter().filter_map(|file| Some(file.lines.as_ref()?.arrow())) {
+            if !schemas.contains(&schema) {
+                schemas.push(schema);
+            }
+        }
+        let mut fields = columns::merge(&schemas);
         if files.is_empty() {
             let least = kind.least_columns();
             fields = least
@@ -120,6 +112,11 @@ impl ArchiveTable {
 
     pub(super) fn columns(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// Columns that nobody should use any more, and what is used instead.
+    pub(super) async fn deprecated(&self) -> Result<BTreeMap<String, Option<String>>> {
+        files::deprecated(&self.footers, &self.files).await
     }
 
     /// Whether a column is in folders' names.
@@ -173,7 +170,11 @@ impl ArchiveTable {
         }
         let footers = &self.footers;
         let ask = move |file: &'f TableFile| async move {
-            Ok::<_, DataFusionError>(Chosen { file, groups: bloom::groups(footers, &file.meta, wanted).await? })
+            let groups = match file.lines {
+                None => bloom::groups(footers, &file.meta, wanted).await?,
+                Some(_) => None,
+            };
+            Ok::<_, DataFusionError>(Chosen { file, groups })
         };
         // Collected first: the compiler cannot see that a stream over the iterator is Send.
         let asked: Vec<_> = files.into_iter().map(ask).collect();
@@ -214,6 +215,22 @@ impl ArchiveTable {
         let predicate = PruningPredicateBuilder::new().with_file_schema(Arc::clone(&self.schema));
         let pruned = predicate.try_build(Arc::clone(filter)).and_then(|predicate| predicate.prune(&known));
         pruned.unwrap_or_else(|_| vec![true; files.len()])
+    }
+
+    /// The scan of files of JSON Lines.
+    fn scan_lines(
+        &self,
+        state: &dyn Session,
+        files: &[Chosen<'_>],
+        projection: &[usize],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = Arc::new(self.schema.project(projection)?);
+        let statistics = statistics(self.kind, schema.fields(), &[], sum(files));
+        let store: Arc<dyn ObjectStore> = Arc::clone(&self.footers.store);
+        let files = files.iter().map(|chosen| chosen.file.clone()).collect();
+        let (partitions, attributes) = (state.config().target_partitions(), self.kind == Kind::Data);
+        let source = LinesSource::new(store, files, partitions, (schema, statistics), attributes);
+        Ok(DataSourceExec::from_data_source(source))
     }
 
     /// The scan of files that all have the same columns in their folders.
@@ -265,32 +282,23 @@ impl ArchiveTable {
     }
 }
 
-/// The values of a file's folders, with the types of their columns.
-async fn partition(file: &LiveFile, meta: &ObjectMeta, footers: &Footers) -> Result<BTreeMap<String, ScalarValue>> {
-    let mut values: BTreeMap<String, Option<String>> = file.partition.iter().cloned().collect();
-    if values.values().flatten().any(|value| crate::archive::is_cut(value)) {
-        let footer = footers.read(meta).await?;
-        let noted = footer.file_metadata().key_value_metadata().into_iter().flatten();
-        let whole = noted.filter(|entry| entry.key == "headrig.partition").find_map(|entry| entry.value.as_deref());
-        let whole: BTreeMap<String, Option<String>> =
-            whole.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-        for (name, value) in &mut values {
-            if let Some(whole) = whole.get(name) {
-                value.clone_from(whole);
-            }
-        }
-    }
-    let typed = |(name, value): (String, Option<String>)| {
-        let text = ScalarValue::Utf8View(value);
-        let kind = match name.as_str() {
-            "date" => DataType::Date32,
-            "hour" => DataType::Int64,
-            _ => DataType::Utf8View,
-        };
-        let value = text.cast_to(&kind).unwrap_or_else(|_| ScalarValue::try_from(&kind).unwrap_or(ScalarValue::Null));
-        (name, value)
+/// Finds out the columns of those `files` that are JSON Lines; `live` are the same in the same order.
+async fn ask_lines<'l>(
+    footers: &Footers,
+    live: impl Iterator<Item = &'l LiveFile>,
+    files: &mut [TableFile],
+) -> Result<()> {
+    let wanted = live.zip(&*files).enumerate().filter(|(_, (live, _))| live.is_lines());
+    let ask = |(number, (live, file)): (usize, (&'l LiveFile, &TableFile))| {
+        let meta = file.meta.clone();
+        async move { Ok::<_, DataFusionError>((number, footers.lines.columns(&footers.store, live, &meta).await?)) }
     };
-    Ok(values.into_iter().map(typed).collect())
+    let asked: Vec<_> = wanted.map(ask).collect();
+    let found: Vec<(usize, Arc<FileColumns>)> = stream::iter(asked).buffered(ASKED).try_collect().await?;
+    for (number, columns) in found {
+        files[number].lines = Some(columns);
+    }
+    Ok(())
 }
 
 /// Those of `files` that are kept; the others are counted as skipped.
@@ -303,114 +311,6 @@ fn keep<'f>(files: Vec<&'f TableFile>, kept: &[bool], skipped: &mut Files) -> Ve
         kept.then_some(file)
     })
     .collect()
-}
-
-/// The values of a folders' column, one a file; null where a file has none.
-fn values(files: &[&TableFile], field: &Field) -> Result<ArrayRef> {
-    let null = ScalarValue::try_from(field.data_type())?;
-    ScalarValue::iter_to_array(files.iter().map(|file| file.partition.get(field.name()).unwrap_or(&null).clone()))
-}
-
-/// The column that a seal's least and greatest time are of.
-const fn time_column(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Data | Kind::Dead => "ts",
-        Kind::Windows => "window_start",
-        Kind::Alerts => "window_end",
-    }
-}
-
-fn stamp(micros: i64) -> ScalarValue {
-    ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into()))
-}
-
-/// What all these seals say together; `None` when one says nothing.
-fn sum(files: &[Chosen<'_>]) -> Option<SealedRows> {
-    let add = |sum: SealedRows, rows: SealedRows| SealedRows {
-        rows: sum.rows + rows.rows,
-        min_us: sum.min_us.min(rows.min_us),
-        max_us: sum.max_us.max(rows.max_us),
-    };
-    let all: Option<Vec<SealedRows>> = files.iter().map(|chosen| chosen.file.sealed).collect();
-    all?.into_iter().reduce(add)
-}
-
-/// What is known of rows without looking into files.
-fn statistics(kind: Kind, of_files: &[FieldRef], of_folders: &[FieldRef], rows: Option<SealedRows>) -> Statistics {
-    let column = |field: &FieldRef| match rows {
-        Some(rows) if field.name() == time_column(kind) && matches!(field.data_type(), DataType::Timestamp(..)) => {
-            let (min_value, max_value) = (Precision::Exact(stamp(rows.min_us)), Precision::Exact(stamp(rows.max_us)));
-            ColumnStatistics {
-                null_count: Precision::Exact(0),
-                min_value,
-                max_value,
-                ..ColumnStatistics::new_unknown()
-            }
-        }
-        _ => ColumnStatistics::new_unknown(),
-    };
-    Statistics {
-        num_rows: rows.map_or(Precision::Absent, |rows| Precision::Exact(rows.rows as usize)),
-        total_byte_size: Precision::Absent,
-        column_statistics: of_files.iter().chain(of_folders).map(column).collect(),
-    }
-}
-
-/// What is known of files before they are read, for skipping whole ones.
-struct Known<'t> {
-    kind: Kind,
-    schema: &'t SchemaRef,
-    files: &'t [&'t TableFile],
-    /// Whether times are looked at, or folders.
-    of_time: bool,
-}
-
-impl Known<'_> {
-    fn bounds(&self, column: &Column, of_seal: fn(SealedRows) -> i64) -> Option<ArrayRef> {
-        let field = self.schema.field_with_name(&column.name).ok()?;
-        if !self.of_time {
-            let any = self.files.iter().any(|file| file.partition.contains_key(field.name()));
-            return any.then(|| values(self.files, field).ok()).flatten();
-        }
-        let null = ScalarValue::TimestampMicrosecond(None, Some("UTC".into()));
-        let bound = |file: &&TableFile| file.sealed.map_or(null.clone(), |rows| stamp(of_seal(rows)));
-        let is_time = field.name() == time_column(self.kind) && *field.data_type() == null.data_type();
-        is_time.then(|| ScalarValue::iter_to_array(self.files.iter().map(bound)).ok()).flatten()
-    }
-}
-
-impl PruningStatistics for Known<'_> {
-    fn min_values(&self, column: &Column) -> Option<ArrayRef> {
-        self.bounds(column, |rows| rows.min_us)
-    }
-
-    fn max_values(&self, column: &Column) -> Option<ArrayRef> {
-        self.bounds(column, |rows| rows.max_us)
-    }
-
-    fn num_containers(&self) -> usize {
-        self.files.len()
-    }
-
-    fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
-        let values = self.bounds(column, |rows| rows.min_us).filter(|_| !self.of_time)?;
-        // All rows of a file have a folder's value, so all are null, or none.
-        let rows = |file: &TableFile| file.sealed.map_or(1, |rows| rows.rows);
-        let count = |(number, file): (usize, &&TableFile)| match file.partition.contains_key(&column.name) {
-            true => Some(if values.is_null(number) { rows(file) } else { 0 }),
-            false => None,
-        };
-        Some(Arc::new(self.files.iter().enumerate().map(count).collect::<UInt64Array>()))
-    }
-
-    fn row_counts(&self) -> Option<ArrayRef> {
-        let rows = |file: &&TableFile| Some(file.sealed.map_or(1, |rows| rows.rows));
-        (!self.of_time).then(|| Arc::new(self.files.iter().map(rows).collect::<UInt64Array>()) as ArrayRef)
-    }
-
-    fn contained(&self, _: &Column, _: &HashSet<ScalarValue>) -> Option<datafusion::arrow::array::BooleanArray> {
-        None
-    }
 }
 
 #[async_trait]
@@ -440,7 +340,9 @@ impl TableProvider for ArchiveTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let mut layouts: BTreeMap<Vec<String>, Vec<Chosen<'_>>> = BTreeMap::new();
-        for chosen in self.choose(state, filters).await? {
+        let (lines, parquet): (Vec<_>, Vec<_>) =
+            self.choose(state, filters).await?.into_iter().partition(|chosen| chosen.file.lines.is_some());
+        for chosen in parquet {
             layouts.entry(chosen.file.partition.keys().cloned().collect()).or_default().push(chosen);
         }
         // A filter that is decided above the scan may take rows out that a limit would have counted.
@@ -449,6 +351,9 @@ impl TableProvider for ArchiveTable {
             self.scan_layout(state, folders, files, &projection, limit)
         };
         let mut scans = layouts.iter().map(scan).collect::<Result<Vec<_>>>()?;
+        if !lines.is_empty() {
+            scans.push(self.scan_lines(state, &lines, &projection)?);
+        }
         match scans.len() {
             0 => Ok(Arc::new(EmptyExec::new(Arc::new(self.schema.project(&projection)?)))),
             1 => Ok(scans.remove(0)),

@@ -83,7 +83,16 @@ pub struct Column {
     pub required: bool,
     /// Too many different values for a metric label; `check` refuses it there.
     pub high_cardinality: bool,
+    /// Still filled and written, but nobody should use it any more.
+    pub deprecated: Option<Deprecated>,
     pub description: Option<String>,
+}
+
+/// What is used instead of a column.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Deprecated {
+    /// Another column; `None` where there is none.
+    pub instead: Option<String>,
 }
 
 impl Column {
@@ -99,6 +108,7 @@ impl Column {
             hex_bytes: None,
             required: false,
             high_cardinality: false,
+            deprecated: None,
             description: None,
         }
     }

@@ -151,6 +151,7 @@ mod tests {
             alerts: Arc::new(Vec::new),
             silences: Arc::default(),
             now: Arc::new(|| crate::time::EventTime::from_micros(1_000_000)),
+            seal: Arc::new(|| Box::pin(async { Ok(vec!["p".to_owned()]) })),
         };
         let task = tokio::spawn(serve(listener, surface, async { stopped.await.unwrap_or(()) }));
         Running { address, ready, stop, task }

@@ -11,6 +11,7 @@ mod health;
 mod listen;
 mod metrics;
 mod routes;
+mod seal;
 mod silences;
 
 pub use error::ServerError;
@@ -21,6 +22,7 @@ use crate::sink::Silences;
 use crate::time::EventTime;
 use prometheus::proto::MetricFamily;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// Metrics as text, and the type that says which text.
@@ -43,6 +45,9 @@ pub type Active = dyn Fn() -> Vec<ActiveAlert> + Send + Sync;
 /// The time of day.
 pub type Now = dyn Fn() -> EventTime + Send + Sync;
 
+/// Makes durable what all pipelines with archives have worked off; says which these are, or why it cannot be done.
+pub type Seal = dyn Fn() -> Pin<Box<dyn Future<Output = Result<Vec<String>, String>> + Send>> + Send + Sync;
+
 /// What the daemon shows.
 #[derive(Clone)]
 pub struct Surface {
@@ -53,6 +58,7 @@ pub struct Surface {
     pub alerts: Arc<Active>,
     pub silences: Arc<Silences>,
     pub now: Arc<Now>,
+    pub seal: Arc<Seal>,
 }
 
 impl fmt::Debug for Surface {

@@ -1,18 +1,19 @@
 //! Which path answers what. `HEAD` works wherever `GET` does.
 
 use super::metrics::Turn;
-use super::{Surface, alerts, health, metrics, silences};
+use super::{Surface, alerts, health, metrics, seal, silences};
 use axum::Router;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 
 const INDEX: &str = concat!(
     "headrig ",
     env!("CARGO_PKG_VERSION"),
     "\n\n/healthz  200 while the process answers\n/readyz   200 while it is ready, 503 and the reason while not\n\
      /metrics  metrics for Prometheus\n/api/v1/alerts  alerts that are pending or firing, as Prometheus shows them\n\
-     /api/v2/silences  what is silenced, as Alertmanager shows it; POST adds, DELETE /api/v2/silence/ID ends\n"
+     /api/v2/silences  what is silenced, as Alertmanager shows it; POST adds, DELETE /api/v2/silence/ID ends\n\
+     /api/v1/seal    POST: seals what was read so far, for `headrig query --live`\n"
 );
 
 pub(crate) fn router(surface: Surface) -> Router {
@@ -21,6 +22,7 @@ pub(crate) fn router(surface: Surface) -> Router {
         .route("/api/v1/alerts", get(alerts::alerts))
         .route("/api/v2/silences", get(silences::list).post(silences::post))
         .route("/api/v2/silence/{id}", get(silences::get).delete(silences::end))
+        .route("/api/v1/seal", post(seal::seal))
         .route("/", get(|| async { text(StatusCode::OK, INDEX) }))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
@@ -28,7 +30,7 @@ pub(crate) fn router(surface: Surface) -> Router {
             text(StatusCode::NOT_FOUND, format!("cannot find {}, the list of paths is at /\n", uri.path()))
         })
         .method_not_allowed_fallback(|| async {
-            text(StatusCode::METHOD_NOT_ALLOWED, "cannot do that here, the list of paths is at /\n")
+            text(StatusCode::METHOD_NOT_ALLOWED, "cannot do that here, the list of paths and methods is at /\n")
         })
         .with_state(surface)
 }

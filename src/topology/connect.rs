@@ -1,6 +1,7 @@
 //! The second phase: opens archive, sources and receivers, and spawns nothing.
 
 use super::Surroundings;
+use super::asking::{Sealer, Wishes};
 use super::books::{Books, Outgoing};
 use super::decoding::Reader;
 use super::flow::Flow;
@@ -78,6 +79,8 @@ pub struct Connected {
     pub(super) progress: Arc<Progress>,
     /// What is shown of alerts.
     pub(super) active: Active,
+    /// Who asks for seals, and is told.
+    pub(super) wishes: (Sealer, Wishes),
 }
 
 /// Who is told of what, and what of it not now.
@@ -170,6 +173,7 @@ impl Connected {
             surroundings,
             progress,
             active,
+            wishes: Wishes::new(),
         })
     }
 
@@ -195,6 +199,11 @@ impl Connected {
     /// What the archive waits for; `None` without an archive.
     pub fn patience(&self) -> Option<Arc<Patience>> {
         self.archive.as_ref().map(|(archive, _)| archive.patience())
+    }
+
+    /// Seals at a word; `None` without an archive.
+    pub fn sealer(&self) -> Option<Sealer> {
+        self.archive.is_some().then(|| self.wishes.0.clone())
     }
 
     /// The derived metrics, for scrapes.

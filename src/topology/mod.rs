@@ -32,6 +32,7 @@
 //! Who decides when to seal is `storing`'s schedule: by time, rows or bytes, and at the end. Told to stop, sources end
 //! first, what they handed on is worked off and sealed, then the receivers get what waits for them.
 
+mod asking;
 mod books;
 mod connect;
 mod decoding;
@@ -66,6 +67,7 @@ mod telling;
 #[cfg(test)]
 mod tests;
 
+pub use asking::{NotSealed, Sealer};
 pub use books::{Books, OutboxError, Outgoing, Ticket};
 pub use connect::{ConnectError, Connected};
 pub use decoding::Extent;

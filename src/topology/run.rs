@@ -1,6 +1,7 @@
 //! The third phase: runs a connected pipeline until its input has ended or it is told to stop.
 
 use super::Surroundings;
+use super::asking::Wishes;
 use super::books::{Books, Outgoing};
 use super::connect::Connected;
 use super::decoding::{Decoding, Extent, Reader, Step};
@@ -132,6 +133,8 @@ pub(super) struct Runner {
     pub(super) seals_asked: VecDeque<Asked>,
     /// When the last seal was asked for.
     pub(super) last_seal: Monotonic,
+    /// Who waits for a seal.
+    pub(super) wishes: Wishes,
     /// Tells the sources what is sealed, once they run.
     pub(super) seals: Option<Arc<watch::Sender<Checkpoint>>>,
     pub(super) tombstones: Arc<AtomicU64>,
@@ -161,7 +164,9 @@ impl Connected {
         let processors = NonZeroUsize::new(runtime.metrics().num_workers().min(limits::DECODE_THREADS));
         let threads = self.threads.or(processors).unwrap_or(NonZeroUsize::MIN);
         let Self { pipeline, reader, memory, tables, stages, publisher, .. } = self;
-        let Self { sources, archive, care, books, due, receivers, notices, surroundings, progress, active, .. } = self;
+        let Self {
+            sources, archive, care, books, due, receivers, notices, surroundings, progress, active, wishes, ..
+        } = self;
         let Surroundings { clock, telemetry, .. } = &surroundings;
         let caretaker = care.map(|care| Caretaker::spawn(care, Arc::clone(clock), telemetry.clone()));
         let mut runner = Runner {
@@ -171,6 +176,7 @@ impl Connected {
             last_tick: surroundings.clock.monotonic(),
             started: surroundings.clock.monotonic(),
             last_seal: surroundings.clock.monotonic(),
+            wishes: wishes.1,
             publishing: publisher.map(Publishing::spawn),
             pipeline,
             reader,

@@ -19,18 +19,20 @@ pub(super) struct Asked {
 }
 
 impl Runner {
-    pub(super) fn seal_is_due(&self) -> bool {
+    pub(super) fn seal_is_due(&mut self) -> bool {
         let now = self.surroundings.clock.monotonic();
         let most = limits::WINDOW_ROWS_WAITING.min((self.memory.budget() / limits::MEMORY_PER_WINDOW_ROW) as usize);
         let full = self.stages.windows_waiting() >= most;
         let told = self.books.wants_seal() || self.stages.wants_seal();
+        let wished = self.wishes.any() && now.since(self.last_seal) >= limits::LIVE_SEAL;
         let told = told && now.since(self.last_seal) >= limits::ALERT_SEAL;
-        self.storing.as_ref().map_or(full, |storing| full || told || storing.seal_is_due(now))
+        self.storing.as_ref().map_or(full, |storing| full || told || wished || storing.seal_is_due(now))
     }
 
     /// Asks for a seal of all that was worked off. `waiting` are told when it is done.
-    pub(super) async fn seal(&mut self, waiting: Vec<oneshot::Sender<()>>) {
+    pub(super) async fn seal(&mut self, mut waiting: Vec<oneshot::Sender<()>>) {
         self.last_seal = self.surroundings.clock.monotonic();
+        waiting.extend(self.wishes.take());
         if self.storing.is_none() {
             // Without an archive nobody keeps window results.
             drop(self.stages.drain_windows());

@@ -34,6 +34,84 @@ fn check_prints_each_broken_pipeline_with_place_and_remedy() {
 }
 
 #[test]
+fn a_schema_is_followed_from_version_to_version() {
+    let folder = temporary();
+    let (schema, lines, archive) =
+        (folder.path().join("shop.yaml"), folder.path().join("lines"), folder.path().join("archive"));
+    let write = |version: u32, columns: &str| {
+        fs::write(&schema, format!("schema: shop\nversion: {version}\ncolumns:\n{columns}")).unwrap();
+    };
+    let line = "{\"timestamp\":\"2026-05-06T05:00:00Z\",\"total\":7,\"customer\":\"c\"}\n";
+    fs::write(&lines, line).unwrap();
+    let file = pipeline(
+        folder.path(),
+        &format!(
+            "pipeline: p\nsources: {{ in: {{ type: file, paths: [\"{}\"] }} }}\ndecode: {{ envelope: none, schema: {} }}\n\
+             windows:\n  - {{ name: w, kind: tumbling, size: 1m, where: total > 1, aggregate: {{ n: count(*) }} }}\n\
+             archive: {{ url: \"{}\" }}\nserver: {{ listen: \"${{HEADRIG_LISTEN}}\" }}\n",
+            lines.display(),
+            schema.display(),
+            archive.display()
+        ),
+    );
+    let check = |code: i32, parts: &[&str]| {
+        let output = headrig().arg("check").arg(&file).output().unwrap();
+        assert_exit(&output, code);
+        let said = text(&output.stderr);
+        parts.iter().for_each(|part| assert!(said.contains(part), "{part:?} is not in:\n{said}"));
+        assert_eq!(said.contains("warning: "), parts.iter().any(|part| part.contains("warning: ")), "{said}");
+    };
+    let run = || assert_exit(&headrig().args(["run", "--once"]).arg(&file).output().unwrap(), 0);
+    write(1, "  - { name: total, type: int }\n");
+    check(0, &["sound"]);
+    run();
+    // Promoted, widened, deprecated.
+    let newer = "  - { name: total, type: float, deprecated: use amount }\n  - { name: amount, type: float }\n  \
+                 - { name: customer, type: text }\n";
+    write(2, newer);
+    check(
+        0,
+        &[
+            "; deprecated columns: total (use amount)",
+            "pipeline.yaml:5:13: warning: window `w` uses the column `total`, which is deprecated",
+            "hint: use `amount`",
+        ],
+    );
+    let json = headrig().args(["check", "--format", "json"]).arg(&file).output().unwrap();
+    assert_exit(&json, 0);
+    let found: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&found[0]["severity"], &found[0]["line"]), (&"warning".into(), &5.into()), "{found}");
+    fs::write(&lines, format!("{line}{}", line.replace(":7", ":7.5,\"amount\":7.5"))).unwrap();
+    run();
+    let ask = |sql: &str| {
+        let output = headrig().arg("query").arg(&archive).args([sql, "--format", "csv"]).output().unwrap();
+        assert_exit(&output, 0);
+        text(&output.stdout)
+    };
+    assert_eq!(
+        ask("select total, amount, customer from logs order by 1"),
+        "total,amount,customer\n7.0,,c\n7.5,7.5,c\n"
+    );
+    assert!(
+        ask("describe logs").contains("total,float,yes,file,\"deprecated, use amount\"\n"),
+        "{}",
+        ask("describe logs")
+    );
+    // Back to the first version, and narrower: the one is warned of, the other refused.
+    write(1, newer);
+    check(
+        0,
+        &[
+            "warning: the archive has rows of version 2 of schema shop",
+            ", and this is version 1",
+            "warning: window `w`",
+        ],
+    );
+    write(3, "  - { name: total, type: int }\n");
+    check(78, &["cannot write column total of data as int, the archive has it as float"]);
+}
+
+#[test]
 fn check_accepts_what_is_shipped_and_prints_json_on_request() {
     let files = [
         "pipelines/delta.yaml",

@@ -39,7 +39,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
 /// Which rooms may know a crate, or a part of the standard library, that brings in threads, files, clocks or a planner.
 /// So `decode` to `alert` stay pure: no I/O, no tokio.
 const CONFINED: [(&str, &[&str]); 12] = [
-    ("tokio", &["command", "server", "topology", "source", "sink"]),
+    ("tokio", &["command", "query", "server", "topology", "source", "sink"]),
     ("tokio_util", &["command", "server", "topology", "source"]),
     ("futures", &["query", "source", "sink", "topology"]),
     ("axum", &["server"]),

@@ -13,6 +13,15 @@ fn verified(archive: &Path) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// What `headrig query` answers.
+fn asked(archive: &Path, sql: &str) -> String {
+    let output = headrig().arg("query").arg(archive).args([sql, "--format", "csv"]).output().unwrap();
+    assert_exit(&output, 0);
+    assert!(output.stdout.iter().filter(|byte| **byte == b'\n').count() > 1, "{sql} has no rows");
+    assert_eq!(text(&output.stderr), "", "nothing is left out");
+    text(&output.stdout)
+}
+
 #[test]
 fn lines_hold_what_parquet_holds() {
     let folder = temporary();
@@ -49,6 +58,14 @@ fn lines_hold_what_parquet_holds() {
         let report = verified(&lines);
         assert_eq!(report["pipelines"][0]["rows"], truth["pipelines"][0]["rows"], "{name}");
         duckdb("lines.py", &[&lines, &parquet]);
+        for query in [
+            "select count(*), count(distinct request_id), sum(status), round(sum(latency_ms), 3), count(exception) from logs",
+            "select path, status, count(*), min(ts), max(ts) from logs group by 1, 2 order by 1, 2",
+            "select ts, request_id, attributes, message, level from logs where status >= 500 order by ts, request_id",
+            "select window_start, path, n, late, provisional, date from windows order by 1, 2",
+        ] {
+            assert_eq!(asked(&lines, query), asked(&parquet, query), "{name}: {query}");
+        }
     }
 }
 

@@ -21,6 +21,7 @@ mod failures;
 mod files;
 mod kafka;
 mod lines;
+mod live;
 mod bucket;
 mod demo;
 mod served;
