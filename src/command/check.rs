@@ -23,7 +23,7 @@ pub(super) struct Args {
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Also tries sources, receivers and the archive of files that are sound: names, ports, logins, TLS, topics, folders. Reads no record, sends
-    /// nothing and leaves nothing behind.
+    /// nothing and leaves nothing behind: an object that is put in the archive's bucket is removed again.
     #[arg(long)]
     connect: bool,
     /// How mistakes are printed: text on stderr, or one JSON array on stdout.
@@ -39,7 +39,13 @@ pub(super) fn run(args: &Args, clock: SystemClock) -> anyhow::Result<ExitCode> {
         match file.plan() {
             Ok(plan) => {
                 let mut problems = if args.connect { unreachable_parts(&plan, &clock) } else { Vec::new() };
-                problems.extend(clashes(&plan, args.connect));
+                for problem in clashes(&plan, args.connect) {
+                    // What can't be reached is told once.
+                    let is_told = |told: &Problem| (told.place, &told.hint) == (problem.place, &problem.hint);
+                    if !problems.iter().any(is_told) {
+                        problems.push(problem);
+                    }
+                }
                 if !problems.is_empty() {
                     found.push((file.name(), problems));
                 } else if args.format == Format::Text {
@@ -77,7 +83,7 @@ fn unreachable_parts(plan: &config::Plan, clock: &Arc<dyn Clock>) -> Vec<Problem
         telemetry: &telemetry,
     };
     let sources = plan.sources.iter().filter_map(|(name, source)| source.probe(name, Arc::clone(clock), &setting));
-    let archive = plan.archive.iter().filter_map(crate::archive::Config::probe);
+    let archive = plan.archive.iter().filter_map(|archive| archive.probe(&plan.pipeline));
     let receivers = plan.notify.iter().filter_map(|(_, receiver)| receiver.probe());
     let shared = match &plan.role {
         Role::Gather(repartition) => repartition.probe(clock.as_ref()),
