@@ -51,7 +51,7 @@ def session(archive, question, work):
 def questions():
     text = Path("docs/query.md").read_text().split("## The questions that are asked first")[1]
     found = re.findall(r"^\d+\. (.*?)[:.]?\n+```sql\n(.*?)```", text, re.S | re.M)
-    return [(re.sub(r"\s+", " ", re.sub(r"\(.*?\)|, from what.*|, and the rest.*", "", title)).strip(), sql.strip().rstrip(";")) for title, sql in found]
+    return [(re.sub(r"\s+", " ", re.sub(r" \(.*|, from what.*|, and the rest.*", "", title, flags=re.S)).strip(), sql.strip().rstrip(";")) for title, sql in found]
 
 
 def as_texts(con, sql):

@@ -84,7 +84,8 @@ limits: { memory: 1GB }
 server: { listen: 127.0.0.1:0 }
 YAML
   started=$SECONDS
-  "$HEADRIG" generate --events "$rows" --rate "$rate" --incident --start 2026-04-20T00:00:00Z \
+  # One line is none, so that there is a dead letter to ask for.
+  { echo "no envelope"; "$HEADRIG" generate --events "$rows" --rate "$rate" --incident --start 2026-04-20T00:00:00Z; } \
     | HEADRIG_LOG=warn "$HEADRIG" run --once --data-dir "$work/data" "$work/pipeline.yaml"
   echo "archived $rows lines in $((SECONDS - started)) s"
   started=$SECONDS

@@ -330,6 +330,9 @@ fn a_store_that_refuses_in_the_middle_of_a_run_is_waited_for_and_told() {
         until(PATIENCE, || store.records().1 == all);
         assert_eq!(get(&address, "/readyz"), "ready\n", "{code}");
     }
+    // What has gone up takes no room on the daemon's own disk.
+    let staged = format!("{}/data/archive/p/staging/**/*.parquet", folder.path().display());
+    until(PATIENCE, || glob::glob(&staged).unwrap().count() == 0);
     let refused = metric(&address, "headrig_archive_retries_total{pipeline=\"p\",reason=\"refused\"");
     assert!(refused >= 6.0, "{}", get(&address, "/metrics"));
     end(running);
