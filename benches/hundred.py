@@ -99,7 +99,7 @@ def main():
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", type=int, nargs="*")
     arguments = parser.parse_args()
-    con = session(arguments.archive, "logs dead windows alerts", arguments.work)
+    con = session(arguments.archive, "logs", arguments.work)
     rows, low, high = con.execute("select count(*), min(ts), max(ts) from logs").fetchone()
     files, stored = con.execute(
         f"select count(*), sum(bytes) from (select file_name, any_value(file_size_bytes) as bytes from parquet_file_metadata('{arguments.archive}/data/**/*.parquet') group by 1)"
@@ -126,7 +126,8 @@ def main():
             differ.append(f"{number}: {read}")
             print(f"| {number}. {title} | | {read} |", flush=True)
             continue
-        expected, found = as_texts(con, sql), as_texts(con, f"from read_parquet('{answer}')")
+        of_it = session(arguments.archive, sql, arguments.work)
+        expected, found = as_texts(of_it, sql), as_texts(con, f"from read_parquet('{answer}')")
         if expected != found:
             pairs = [pair for pair in zip(found, expected) if pair[0] != pair[1]][:2]
             differ.append(f"{number}: {len(found)} rows, DuckDB has {len(expected)}; {pairs}")

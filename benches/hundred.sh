@@ -74,7 +74,7 @@ windows:
     aggregate: { requests: count(*), errors: count(*) filter (where status >= 500) }
     derive: { error_rate: errors / requests }
 alerts:
-  - { alert: Errors, on: route_5m, when: error_rate > 0.05 and requests > 20 }
+  - { alert: Errors, on: route_5m, when: error_rate > 0.01 }
 archive:
   url: s3://logs/shop
   patience: 10m
