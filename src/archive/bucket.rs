@@ -8,6 +8,7 @@
 //! caller waits for their answers.
 
 use super::ArchiveError;
+use super::error::{is_absent, says};
 use super::settings::{self, Settings, StoreConfig};
 use super::store::{Placement, Store};
 use crate::limits;
@@ -117,9 +118,18 @@ impl Bucket {
     ) -> Result<Option<T>, ArchiveError> {
         match self.ask(action, key, request) {
             Ok(found) => Ok(Some(found)),
-            Err(ArchiveError::Store { cause, .. }) if matches!(*cause, Cause::NotFound { .. }) => Ok(None),
+            Err(ArchiveError::Store { cause, .. }) if is_absent(&cause) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Lists, puts and removes as an archive does, so that who may not hears of it before there are rows to store. `folder` is one
+    /// of staged files: what a crash leaves of this has the name of one, and goes as one.
+    pub(crate) fn try_out(&self, folder: &str) -> Result<(), ArchiveError> {
+        let key = format!("{folder}/probe-000000000001-0.parquet");
+        self.list(folder)?;
+        self.put(&key, b"headrig")?;
+        self.remove(&key)
     }
 }
 
@@ -185,9 +195,7 @@ impl Store for Bucket {
 
     fn put_if_absent(&self, key: &str, bytes: &[u8]) -> Result<bool, ArchiveError> {
         let payload = PutPayload::from(bytes.to_vec());
-        let put = self.ask("put", key, |store, key| {
-            async move { store.put_opts(&key, payload, PutMode::Create.into()).await.map(drop) }.boxed()
-        });
+        let put = self.ask("put", key, |store, key| put_new(store, key, payload).boxed());
         match put {
             Ok(()) => Ok(true),
             // Some stores answer the one and some the other when the condition doesn't hold.
@@ -215,7 +223,15 @@ impl Store for Bucket {
                 file.read_exact_at(&mut whole, 0).map_err(read)?;
                 self.put(key, &whole)?;
             } else {
-                self.ask("put", key, move |store, key| put_parts(store, key, file, bytes).boxed())?;
+                let put = self.ask("put", key, move |store, key| put_parts(store, key, file, bytes).boxed());
+                // Where the reply to the last request was lost, the store doesn't know the upload any more, as it is done. Nobody else
+                // uses the key.
+                let is_done =
+                    |error: &ArchiveError| matches!(error, ArchiveError::Store { cause, .. } if is_absent(cause));
+                match put {
+                    Err(error) if is_done(&error) && self.size(key)? == Some(bytes) => {}
+                    other => other?,
+                }
             }
         }
         Ok(())
@@ -244,8 +260,9 @@ impl Store for Bucket {
                 loop {
                     match removed.try_next().await {
                         Ok(None) => return Ok(()),
+                        Ok(Some(_)) => {}
                         // Somebody else has removed it, or an earlier try.
-                        Ok(Some(_)) | Err(Cause::NotFound { .. }) => {}
+                        Err(error) if is_absent(&error) => {}
                         Err(error) => return Err(error),
                     }
                 }
@@ -307,6 +324,29 @@ fn client(url: &Url, settings: Settings, options: ClientOptions) -> Answer<(Arc<
         }
     };
     Ok((store, Key::parse(prefix)?))
+}
+
+/// What Amazon answers while another conditional request for the key is under way, such as an earlier try whose reply was lost: nothing
+/// is decided yet.
+const UNDECIDED: &str = "ConditionalRequestConflict";
+
+/// Puts an object unless there is one.
+async fn put_new(store: Arc<dyn ObjectStore>, key: Key, payload: PutPayload) -> Answer<()> {
+    let mut pause = Duration::from_millis(50);
+    let mut waited = Duration::ZERO;
+    loop {
+        let cause = match store.put_opts(&key, payload.clone(), PutMode::Create.into()).await {
+            // The client takes every 409 for "there is one".
+            Err(cause @ Cause::AlreadyExists { .. }) if says(&cause, &[UNDECIDED]) => cause,
+            other => return other.map(drop),
+        };
+        if waited >= limits::STORE_RETRY.to_std() {
+            return Err(Cause::Generic { store: "S3", source: Box::new(cause) });
+        }
+        tokio::time::sleep(pause).await;
+        waited += pause;
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
 }
 
 /// Puts a file in parts; what has gone up is thrown away when one fails.

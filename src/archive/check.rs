@@ -1,10 +1,10 @@
 //! `archive:` checked without touching a disk.
 
 use super::bucket::Bucket;
+use super::chain::{Keys, MAIN};
 use super::filling::{FileFormat, Written};
 use super::lines::Compression;
 use super::settings::{self, StoreConfig};
-use super::store::Store;
 use super::{ArchiveError, CompactConfig, Config, KeepConfig, Kind};
 use crate::place::{Located, Problem, did_you_mean};
 use crate::record::schema::{ColumnType, Schema};
@@ -71,11 +71,11 @@ impl Config {
         problems
     }
 
-    /// Whether the archive can be written, or made; leaves nothing behind.
-    pub fn probe(&self) -> Option<Problem> {
+    /// Whether the archive of `pipeline` can be written, or made; leaves nothing behind.
+    pub fn probe(&self, pipeline: &str) -> Option<Problem> {
         let folder = match self.location().ok()? {
             Location::Folder(folder) => folder,
-            Location::Bucket(url) => return self.probe_bucket(&url),
+            Location::Bucket(url) => return self.probe_bucket(&url, pipeline),
         };
         let there = folder.ancestors().find(|part| part.exists());
         // A relative path's last ancestor is the empty one, which stands for the working directory.
@@ -91,9 +91,10 @@ impl Config {
         Some(problem)
     }
 
-    /// Whether the bucket can be listed.
-    fn probe_bucket(&self, url: &url::Url) -> Option<Problem> {
-        let tried = Bucket::connect_with(url, self.settings()).and_then(|bucket| bucket.list("_headrig").map(drop));
+    /// Whether objects can be listed, put and removed in the bucket.
+    fn probe_bucket(&self, url: &url::Url, pipeline: &str) -> Option<Problem> {
+        let staging = Keys::new(pipeline).staging(MAIN);
+        let tried = Bucket::connect_with(url, self.settings()).and_then(|bucket| bucket.try_out(&staging));
         let error = tried.err()?;
         let mut problem = self.url.problem(error.to_string());
         problem.hint = error.hint();

@@ -6,7 +6,7 @@ use crate::time::EventTime;
 use std::collections::BTreeMap;
 
 /// A file at most so many times as large as all smaller ones together is written again with them. So a row is rewritten a
-/// few times in its life, and not whenever a late one comes.
+/// few times in its life, and not whenever a late one comes. The smallest has none to be measured by.
 const GROWTH: u64 = 4;
 
 /// Files below this size in bytes are always worth it.
@@ -53,7 +53,7 @@ fn jobs(folder: &str, files: Vec<&StagedFile>, config: &CompactConfig) -> Vec<Jo
     small.sort_by(|a, b| (a.bytes, &a.path).cmp(&(b.bytes, &b.path)));
     let mut sum = 0u64;
     let worth = small.iter().position(|file| {
-        let grows = file.bytes <= sum.saturating_mul(GROWTH).max(TINY_BYTES);
+        let grows = sum == 0 || file.bytes <= sum.saturating_mul(GROWTH).max(TINY_BYTES);
         sum += file.bytes;
         !grows
     });
@@ -142,6 +142,17 @@ pub(crate) mod tests {
         let found = check(&files, &config(2, 10 * MB));
         assert_eq!(found.iter().map(|job| job.1.len()).collect::<Vec<_>>(), [3, 3, 3], "the tenth stays alone");
         assert_eq!(check(&files, &config(2, 6 * MB)), [], "each is half as large as it shall be");
+    }
+
+    /// A seal a minute of a busy pipeline: none of its files is tiny, and none is large.
+    #[test]
+    fn files_of_one_size_become_one_whatever_that_is() {
+        for bytes in [9 * MB, 60 * MB, 120 * MB] {
+            let files: Vec<StagedFile> =
+                (0..8).map(|number| file(&format!("data/d=1/{}", "x".repeat(number + 1)), bytes, 11)).collect();
+            let found = check(&files, &config(8, 256 * MB));
+            assert_eq!(found.iter().map(|job| job.1.len()).sum::<usize>(), 8, "{bytes}");
+        }
     }
 
     #[test]

@@ -153,6 +153,10 @@ impl ArchiveError {
                 _ => None,
             },
             Self::Store { cause, .. } => match **cause {
+                // Some of them Amazon answers with 400, and of a listing the client says no more than that it failed.
+                S::Generic { .. } if says(cause, &LOGINS) || says(cause, &[EXPIRED, NO_RIGHT, NO_BUCKET]) => {
+                    Some("refused")
+                }
                 S::Generic { .. } => Some("unreachable"),
                 S::PermissionDenied { .. } | S::Unauthenticated { .. } | S::NotFound { .. } => Some("refused"),
                 _ => None,
@@ -162,8 +166,34 @@ impl ArchiveError {
     }
 }
 
+/// What S3 calls a login that it doesn't take.
+const LOGINS: [&str; 4] = ["SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken", "InvalidClientTokenId"];
+
+/// What it calls one that was right once.
+const EXPIRED: &str = "ExpiredToken";
+
+/// What it says to who may not.
+const NO_RIGHT: &str = "AccessDenied";
+
+/// What it says of a request for a bucket that isn't there.
+const NO_BUCKET: &str = "NoSuchBucket";
+
+/// Whether there is no such object, in a bucket that is there.
+pub(super) fn is_absent(cause: &object_store::Error) -> bool {
+    matches!(cause, object_store::Error::NotFound { .. }) && !says(cause, &[NO_BUCKET])
+}
+
+/// Whether a store's answer has a code that begins with one of these.
+pub(super) fn says(cause: &object_store::Error, codes: &[&str]) -> bool {
+    let said = whole(cause);
+    // Not anywhere in it: it has the key, too.
+    said.split("<Code>").skip(1).any(|rest| codes.iter().any(|code| rest.starts_with(code)))
+}
+
 const CREDENTIALS: &str = "see the credentials, in `archive.store` or in the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
      GOOGLE_APPLICATION_CREDENTIALS, or AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY";
+
+const RIGHTS: &str = "let these credentials list, read, put, copy and delete objects below `archive.url`";
 
 /// With what lies at the bottom of it: a client says only that it could not send.
 fn whole(cause: &object_store::Error) -> String {
@@ -178,18 +208,30 @@ fn whole(cause: &object_store::Error) -> String {
 
 fn store_hint(cause: &object_store::Error) -> &'static str {
     use object_store::Error as E;
-    let said = whole(cause);
-    let tells = |codes: &[&str]| codes.iter().any(|code| said.contains(code));
+    let (said, tells) = (whole(cause), |codes: &[&str]| says(cause, codes));
     match cause {
-        _ if tells(&["invalid peer certificate"]) => {
+        _ if said.contains("invalid peer certificate") => {
             "trust the authority that signed the store's certificate, by `archive.store.ca`, AWS_CA_BUNDLE or SSL_CERT_FILE, and see that the certificate names the endpoint's host"
         }
-        _ if tells(&["NoSuchBucket"]) => "see that the bucket in `archive.url` exists",
-        _ if tells(&["SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken"]) => CREDENTIALS,
-        E::NotFound { .. } => "see that the bucket in `archive.url` exists",
-        E::PermissionDenied { .. } => {
-            "let these credentials list, read, put, copy and delete objects below `archive.url`"
+        _ if tells(&[NO_BUCKET]) => "see that the bucket in `archive.url` exists",
+        _ if tells(&[EXPIRED]) => {
+            "start headrig with a session token that is still valid: one that is given is never renewed, those of a web identity or of the machine's role are"
         }
+        _ if tells(&LOGINS) => CREDENTIALS,
+        _ if tells(&["RequestTimeTooSkewed"]) => {
+            "set this machine's clock right: the store refuses what is signed at another time than its own"
+        }
+        _ if tells(&["AuthorizationHeaderMalformed", "PermanentRedirect"])
+            || said.contains("redirect without LOCATION") =>
+        {
+            "name the bucket's region, in `archive.store.region` or AWS_REGION"
+        }
+        _ if tells(&["SlowDown"]) => {
+            "the store asks for fewer requests; if that stays so, a longer `flush.every` makes fewer of them, and so do fewer folders (`partition_by`)"
+        }
+        E::NotFound { .. } => "see that the bucket in `archive.url` exists",
+        _ if tells(&[NO_RIGHT]) => RIGHTS,
+        E::PermissionDenied { .. } => RIGHTS,
         E::Unauthenticated { .. } => CREDENTIALS,
         E::UnknownConfigurationKey { .. } => "see `archive.store` and the variables in the environment",
         _ => {
@@ -209,5 +251,25 @@ fn io_hint(kind: io::ErrorKind, path: &Path) -> Option<String> {
             Some("a file stands where a folder is needed; move it away or choose another `archive.url`".into())
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_understood_by_its_codes_and_not_by_its_keys() {
+        let error = |said: &str| ArchiveError::Store {
+            action: "put",
+            key: "s3://logs/NoSuchBucket".to_owned(),
+            cause: Box::new(object_store::Error::Generic { store: "S3", source: said.to_owned().into() }),
+        };
+        let listed = error("GET /logs?prefix=AccessDenied - 403 Forbidden: <Error><Code>ExpiredToken</Code></Error>");
+        assert!(listed.hint().unwrap().contains("session token"));
+        assert_eq!(listed.passing(), Some("refused"));
+        let failed = error("GET /logs?prefix=AccessDenied - 500 Internal Server Error");
+        assert!(failed.hint().unwrap().contains("can be reached"));
+        assert_eq!(failed.passing(), Some("unreachable"));
     }
 }

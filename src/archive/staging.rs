@@ -327,16 +327,23 @@ impl Staging {
     pub(crate) fn discard(&mut self) {
         let open = self.open.drain().map(|(_, open)| open.file);
         let staged: Vec<StagedFile> = open.chain(self.closed.drain(..)).collect();
-        for file in staged {
-            let path = self.local(&file);
-            if let Err(error) = std::fs::remove_file(&path) {
+        staged.iter().for_each(|file| self.remove_local(file));
+    }
+
+    fn remove_local(&self, file: &StagedFile) {
+        let path = self.local(file);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::warn!(%error, path = %path.display(), "a staged file is left behind until the next start");
             }
+            _ => {}
         }
     }
 
-    /// Begins seal `number`; what was staged belongs to an earlier one.
+    /// Begins seal `number`; what was staged belongs to an earlier one. A folder's files are in their places by now; of a bucket's, which have
+    /// gone up, the local ones go.
     pub(crate) fn next(&mut self, number: u64) {
+        std::mem::take(&mut self.closed).iter().for_each(|file| self.remove_local(file));
         let (crew, patience) = (Arc::clone(&self.crew), Arc::clone(&self.patience));
         *self = Self::new(std::mem::take(&mut self.folder), self.names.clone(), crew, patience, number);
     }

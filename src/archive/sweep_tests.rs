@@ -51,6 +51,8 @@ fn what_a_dead_writer_staged_goes_with_the_first_seal_of_the_next() {
     assert_eq!(staged(), 1, "until then it may only be silent");
     next.seal(&large(3)).unwrap();
     assert_eq!(staged(), 0);
+    let local = || glob::glob(&format!("{}/**/*.parquet", second.path().display())).unwrap().count();
+    assert_eq!(local(), 0, "what has gone up is not kept beside it");
     next.write_events(&events(3, 3)).unwrap();
     next.seal(&large(6)).unwrap();
     drop(next);

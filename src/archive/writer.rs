@@ -156,6 +156,7 @@ impl Archive {
         // Of two daemons over one data folder; of others only the chain keeps one out.
         let lock = lock(&lock_path)?;
         let bucket = Bucket::connect_with(url, plan.config.settings())?;
+        bucket.try_out(&keys.staging(chain))?;
         let place = Place { store: Arc::new(bucket), keys, scratch, lock: None };
         let mut opened = Self::open_at(place, plan, writer_started)?;
         opened.0.scratch_lock = Some(lock);

@@ -25,7 +25,7 @@ pub(super) struct Args {
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Also tries sources, receivers and the archive of files that are sound: names, ports, logins, TLS, topics, folders. Reads no record, sends
-    /// nothing and leaves nothing behind.
+    /// nothing and leaves nothing behind: an object that is put in the archive's bucket is removed again.
     #[arg(long)]
     connect: bool,
     /// How mistakes are printed: text on stderr, or one JSON array on stdout.
@@ -43,7 +43,12 @@ pub(super) fn run(args: &Args, clock: SystemClock) -> anyhow::Result<ExitCode> {
             Ok(plan) => {
                 let Compared { mut refused, mut noted } = compared(&plan, args.connect);
                 if args.connect {
-                    refused.splice(..0, unreachable_parts(&plan, &clock));
+                    let unreachable = unreachable_parts(&plan, &clock);
+                    // What can't be reached is told once.
+                    let is_told =
+                        |told: &Problem, problem: &Problem| (told.place, &told.hint) == (problem.place, &problem.hint);
+                    refused.retain(|problem| !unreachable.iter().any(|told| is_told(told, problem)));
+                    refused.splice(..0, unreachable);
                 }
                 if refused.is_empty() && args.format == Format::Text {
                     report::line(&format!("{}: {}", file.name(), summary(&plan, args.connect)));
@@ -93,7 +98,7 @@ fn unreachable_parts(plan: &config::Plan, clock: &Arc<dyn Clock>) -> Vec<Problem
         telemetry: &telemetry,
     };
     let sources = plan.sources.iter().filter_map(|(name, source)| source.probe(name, Arc::clone(clock), &setting));
-    let archive = plan.archive.iter().filter_map(crate::archive::Config::probe);
+    let archive = plan.archive.iter().filter_map(|archive| archive.probe(&plan.pipeline));
     let receivers = plan.notify.iter().filter_map(|(_, receiver)| receiver.probe());
     let shared = match &plan.role {
         Role::Gather(repartition) => repartition.probe(clock.as_ref()),

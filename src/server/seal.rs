@@ -5,13 +5,18 @@
 
 use super::Surface;
 use super::routes::text;
+use super::silences::{is_local, stranger};
 use crate::limits;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-pub(crate) async fn seal(State(surface): State<Surface>) -> Response {
+pub(crate) async fn seal(State(surface): State<Surface>, headers: HeaderMap) -> Response {
+    // No web page may have small files made through a browser on this machine: see `silences`.
+    if !is_local(&headers) || headers.contains_key(header::ORIGIN) {
+        return stranger();
+    }
     let patience = limits::LIVE_PATIENCE;
     match tokio::time::timeout(patience.to_std(), (surface.seal)()).await {
         Ok(Ok(pipelines)) => {

@@ -79,7 +79,7 @@ fn refused(error: &SilenceError) -> Response {
 }
 
 /// Whether the request is for this machine by a name that no other one can have.
-fn is_local(headers: &HeaderMap) -> bool {
+pub(super) fn is_local(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = match host.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or_default(),
@@ -88,7 +88,7 @@ fn is_local(headers: &HeaderMap) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
-fn stranger() -> Response {
+pub(super) fn stranger() -> Response {
     text(
         StatusCode::FORBIDDEN,
         "cannot change anything for a host that is not this machine: ask 127.0.0.1 or localhost\n",

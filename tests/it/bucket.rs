@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A server that is killed with the test, by its process id.
 pub struct Minio {
     child: Child,
-    port: u16,
+    pub port: u16,
     /// Where it keeps its buckets.
     pub folder: PathBuf,
     /// The authority that signed its certificate, where it has one.
@@ -37,12 +37,12 @@ impl Minio {
         Some(Self { child, port, folder, ca })
     }
 
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    fn start_again(&mut self) {
+    pub fn start_again(&mut self) {
         self.child = spawn(self.port, &self.folder, self.ca.as_deref());
     }
 
@@ -61,6 +61,13 @@ impl Minio {
 
     pub fn make_bucket(&self, name: &str) {
         until(PATIENCE, || self.curl(&["-X", "PUT"], name).status.success());
+    }
+
+    /// The object under a key of the bucket `logs`, whole.
+    pub fn object(&self, key: &str) -> Vec<u8> {
+        let got = self.curl(&[], &format!("logs/{}", key.replace('=', "%3D")));
+        assert_exit(&got, 0);
+        got.stdout
     }
 
     /// A signed request.
@@ -289,7 +296,7 @@ fn a_store_with_a_certificate_of_its_own_is_reached_by_the_settings_in_the_file(
 }
 
 /// All keys below a prefix of the bucket `logs`.
-fn keys(minio: &Minio, prefix: &str) -> Vec<String> {
+pub fn keys(minio: &Minio, prefix: &str) -> Vec<String> {
     // curl signs a query as it is written, and the signature is of the encoded one.
     let listing = minio.curl(&[], &format!("logs?list-type=2&prefix={}", prefix.replace('/', "%2F")));
     assert_exit(&listing, 0);

@@ -28,6 +28,8 @@ mod served;
 mod nats;
 mod notify;
 
+mod faults;
+mod proxy;
 mod jetstream;
 mod jetstream_shared;
 mod query;
