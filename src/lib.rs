@@ -27,6 +27,7 @@
 
 pub mod command;
 pub mod server;
+pub mod rehearsal;
 pub mod topology;
 pub mod config;
 pub mod query;

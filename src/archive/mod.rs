@@ -96,7 +96,7 @@ pub use error::ArchiveError;
 pub use filling::FileFormat;
 pub use instance::{Instance, InstanceError};
 pub use lines::Compression;
-pub use live::{Live, LiveFile, SealedRows, live_files, objects};
+pub use live::{Live, LiveFile, SealedRows, held_partitions, home, live_files, objects};
 pub use offline::{Round, Step, compact, pipelines, retain};
 pub use partition::is_cut;
 pub use patience::Patience;

@@ -30,3 +30,4 @@ mod notify;
 mod jetstream;
 mod jetstream_shared;
 mod query;
+mod rehearsal;
