@@ -60,10 +60,11 @@ struct Disk {
 
 impl Files for Disk {
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
+        let (mut bytes, most) = (Vec::new(), limits::SCRIPT_INPUT_BYTES);
         let file = fs::File::open(self.folder.join(path))?;
-        if file.take(limits::SCRIPT_INPUT_BYTES + 1).read_to_end(&mut bytes)? as u64 > limits::SCRIPT_INPUT_BYTES {
-            let most = limits::SCRIPT_INPUT_BYTES;
+        #[expect(clippy::disallowed_methods, reason = "taken up to the limit")]
+        let read = file.take(most + 1).read_to_end(&mut bytes)?;
+        if read as u64 > most {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {most} bytes")));
         }
         Ok(bytes)
