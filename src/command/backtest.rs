@@ -106,10 +106,10 @@ pub(super) fn run(args: &Args, clock: &dyn Clock) -> anyhow::Result<ExitCode> {
     let mut backtest = Backtest::new(&mut plan, args.sweep.as_ref()).map_err(|error| of_backtest(&error))?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    let order = runtime.block_on(replay(args, &plan, &url, &mut backtest))?;
+    let (order, exact) = runtime.block_on(replay(args, &plan, &url, &mut backtest))?;
     runtime.shutdown_background();
     backtest.finish();
-    tell(&backtest, order, clock.monotonic().since(started));
+    tell(&backtest, (order, exact), clock.monotonic().since(started));
     let range = Range::of(args, &backtest);
     match (&args.sweep, args.format) {
         (Some(sweep), _) => print_sweep(args, sweep, &backtest, range)?,
@@ -133,8 +133,8 @@ fn of_backtest(error: &BacktestError) -> anyhow::Error {
     Hinted::new(error, error.hint()).into()
 }
 
-/// Reads history and puts it through; returns the order in which it came.
-async fn replay(args: &Args, plan: &Plan, url: &str, backtest: &mut Backtest) -> anyhow::Result<Order> {
+/// Reads history and puts it through; returns the order in which it came, and whether that is the order of arrival to the row.
+async fn replay(args: &Args, plan: &Plan, url: &str, backtest: &mut Backtest) -> anyhow::Result<(Order, bool)> {
     let open = |threads| {
         let limits = Limits { memory: ByteSize(limits::QUERY_MEMORY_BYTES), threads, spill: None };
         Engine::open(url, limits).map_err(|error| of_query(&error))
@@ -150,9 +150,10 @@ async fn replay(args: &Args, plan: &Plan, url: &str, backtest: &mut Backtest) ->
     let partitions =
         archive::held_partitions(url, &plan.pipeline).map_err(|error| Hinted::new(&error, error.hint()))?;
     let by_time = args.order == By::Time || (args.order == By::Auto && partitions > 1);
+    let exact = !by_time && engine.is_as_it_came().await.map_err(|error| of_query(&error))?;
     let order = match by_time {
         true => Order::Time,
-        false if engine.is_as_it_came().await.map_err(|error| of_query(&error))? => Order::Arrival,
+        false if exact || has_one_app(&engine).await? => Order::Arrival,
         false => Order::Batches,
     };
     if order != Order::Arrival {
@@ -177,7 +178,18 @@ async fn replay(args: &Args, plan: &Plan, url: &str, backtest: &mut Backtest) ->
         backtest.push(&rows).map_err(|error| of_backtest(&error))?;
     }
     reading.await.context("cannot read the archive: this is a bug")?.map_err(|error| of_query(&error))?;
-    Ok(order)
+    Ok((order, exact))
+}
+
+/// Whether rows that are in the order of `app` and `ts` are in the order of `ts`.
+async fn has_one_app(engine: &Engine) -> anyhow::Result<bool> {
+    let sql = "select distinct app from logs limit 2";
+    let mut answer = engine.ask(sql).await.map_err(|error| of_query(&error))?;
+    let mut apps = 0;
+    while let Some(rows) = answer.rows.try_next().await.map_err(|error| of_query(&error))? {
+        apps += rows.num_rows();
+    }
+    Ok(apps <= 1)
 }
 
 /// The columns that rows of the archive have.
@@ -190,12 +202,14 @@ async fn columns(engine: &Engine) -> anyhow::Result<BTreeSet<String>> {
     Ok(columns)
 }
 
-fn tell(backtest: &Backtest, order: Order, took: Span) {
+fn tell(backtest: &Backtest, order: (Order, bool), took: Span) {
     let (rows, seen) = backtest.seen();
     let order = match order {
-        Order::Arrival => "in the order of arrival",
-        Order::Batches => "in the order of arrival, those of a read batch by time",
-        Order::Time => "by time",
+        (Order::Arrival, true) => "in the order of arrival",
+        (Order::Arrival | Order::Batches, _) => {
+            "in the order of arrival, those of a read batch by time where files are"
+        }
+        (Order::Time, _) => "by time",
     };
     let range = seen.map_or_else(String::new, |(first, last)| format!(" of {first} to {last}"));
     report::line(&format!("{rows} rows{range} in {:.1} s, {order}", took.as_secs_f64()));

@@ -3,8 +3,9 @@
 //!
 //! **The order.** A live run decides by the order of arrival what comes too late. An archive keeps of that `ingest_ts`, the time at which
 //! a batch was read, which all rows of the batch share, and the order of rows in files that were not put into another one. So
-//! rows come by `ingest_ts`; those of one batch as they stand in the file where all files are [as they came](Order::Arrival), else by
-//! `ts` ([`Order::Batches`]): then nothing is late against its own batch. Of which partition a row was is not kept. Where a
+//! rows come by `ingest_ts`, and those of one batch as they stand in the files ([`Order::Arrival`]). In files that were put in order
+//! that is by `app` and `ts`; where there are several apps, one after the other, the first would make the next ones late, so
+//! rows of a batch come by `ts` then ([`Order::Batches`]). Of which partition a row was is not kept. Where a
 //! pipeline reads several, the watermark of each cannot be followed, and rows come by `ts` ([`Order::Time`]): nothing is late.
 
 use super::sweep::Sweep;
@@ -28,9 +29,9 @@ use std::sync::Arc;
 /// In which order rows are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// As they came, to the row.
+    /// As they came; those of a batch as they stand in files.
     Arrival,
-    /// As they came, to the batch.
+    /// As they came; those of a batch by event time.
     Batches,
     /// By event time.
     Time,

@@ -273,7 +273,8 @@ impl Daemon {
 
     fn look(&mut self, quiet: bool) {
         let (now, process) = (self.clocks.monotonic(), &mut self.process);
-        for partition in process.idleness.look(now, quiet) {
+        let looked = process.idleness.look(now, quiet);
+        for partition in looked.idle {
             let alerts = process.flow.idle(partition);
             process.note(alerts);
         }

@@ -17,6 +17,15 @@ pub struct Idleness {
     silence: Vec<Option<Span>>,
 }
 
+/// What one look has shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looked {
+    /// Partitions that have fallen idle since the last look.
+    pub idle: Vec<PartitionId>,
+    /// How much quiet time has passed since then: while nothing waited, and somebody looked.
+    pub quiet: Span,
+}
+
 impl Idleness {
     pub fn start(now: Monotonic) -> Self {
         Self { started: now, looked: now, silence: Vec::new() }
@@ -42,19 +51,20 @@ impl Idleness {
         now.since(self.looked)
     }
 
-    /// Looks, and returns the partitions that have fallen idle since the last look. `quiet`: nothing waits to be worked off.
-    pub fn look(&mut self, now: Monotonic, quiet: bool) -> Vec<PartitionId> {
+    /// Looks, and says what is to be seen. `quiet`: nothing waits to be worked off.
+    pub fn look(&mut self, now: Monotonic, quiet: bool) -> Looked {
         let passed = self.unseen(now).min(Span::from_micros(2 * limits::TICK.micros()));
         self.looked = now;
+        let passed = if quiet { passed } else { Span::ZERO };
         let mut idle = Vec::new();
-        for (number, silence) in self.silence.iter_mut().enumerate().filter(|_| quiet) {
+        for (number, silence) in self.silence.iter_mut().enumerate() {
             let Some(silence) = silence else { continue };
             let before = std::mem::replace(silence, Span::from_micros(silence.micros() + passed.micros()));
             if before < limits::IDLE_AFTER && *silence >= limits::IDLE_AFTER {
                 idle.push(PartitionId(number));
             }
         }
-        idle
+        Looked { idle, quiet: passed }
     }
 
     /// Whether partitions of an earlier run that have not been opened in this one were waited for long enough.
@@ -73,8 +83,8 @@ mod tests {
 
     /// Looks once a tick from `from` on until somebody falls idle or `ticks` have passed.
     fn look(idleness: &mut Idleness, from: i64, ticks: i64, quiet: bool) -> Vec<PartitionId> {
-        let all = (1..=ticks).flat_map(|tick| idleness.look(at(from + tick * limits::TICK.micros()), quiet));
-        all.collect()
+        let look = |tick| idleness.look(at(from + tick * limits::TICK.micros()), quiet).idle;
+        (1..=ticks).flat_map(look).collect()
     }
 
     #[test]
@@ -98,7 +108,9 @@ mod tests {
         idleness.open();
         assert_eq!(look(&mut idleness, 0, 3 * ticks, false), []);
         let hour = 3_600_000_000;
-        assert_eq!(idleness.look(at(hour), true), [], "an hour in which nobody looked is two ticks");
+        let looked = idleness.look(at(hour), true);
+        let two = Span::from_micros(2 * limits::TICK.micros());
+        assert_eq!(looked, Looked { idle: vec![], quiet: two }, "an hour in which nobody looked is two ticks");
         assert_eq!(look(&mut idleness, hour, ticks - 3, true), []);
         assert_eq!(look(&mut idleness, 2 * hour, 1, true), [PartitionId(0)]);
     }

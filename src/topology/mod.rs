@@ -71,7 +71,7 @@ pub use books::{Books, OutboxError, Outgoing, Ticket};
 pub use connect::{ConnectError, Connected};
 pub use decoding::Extent;
 pub use flow::{Flow, Outcome};
-pub use idleness::Idleness;
+pub use idleness::{Idleness, Looked};
 pub use merging::MergeError;
 pub use progress::{Progress, Totals};
 pub use run::{End, RunError};

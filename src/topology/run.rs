@@ -418,7 +418,8 @@ impl Runner {
     async fn tick(&mut self, steps: &Decoding) {
         let now = self.surroundings.clock.monotonic();
         let mut alerts = Vec::new();
-        for number in self.idleness.look(now, steps.is_quiet()) {
+        let looked = self.idleness.look(now, steps.is_quiet());
+        for number in looked.idle {
             tracing::debug!(partition = self.partitions[number.0].name.partition, "partition is idle");
             alerts.extend(self.stages.idle(number));
         }
