@@ -16,6 +16,8 @@
 //!   its files are named in the order of the flow.
 //! - **`topology`** owns everything that runs: tasks, queues, acknowledgement, shutdown. Positions travel forward with
 //!   the batches, receipts come back; only a receipt says that something is stored.
+//! - **`rehearsal`** is that code without a daemon: scripts with clocks that are numbers (`headrig test`), and an archive's history
+//!   (`headrig backtest`).
 //! - **`query`** is the read side: SQL over an archive's files. It imports `archive` and nothing else of the stages.
 //! - From `decode` to `alert` everything is **pure**: no clock, no I/O, no tokio, time is an argument. `topology::Flow`
 //!   strings those stages together; a live run, a test and a benchmark call the same code.
@@ -27,6 +29,7 @@
 
 pub mod command;
 pub mod server;
+pub mod rehearsal;
 pub mod topology;
 pub mod config;
 pub mod query;

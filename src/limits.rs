@@ -424,3 +424,6 @@ pub const QUERY_FOOTER_BYTES: usize = 64 << 20;
 /// Rows of an answer that a terminal is shown from its beginning, and as many from its end. All of them go to files and
 /// pipes.
 pub const QUERY_SHOWN_ROWS: usize = 20;
+
+/// Bytes of a file that a script of `headrig test` loads: all of it is in memory, as a crash reads it again.
+pub const SCRIPT_INPUT_BYTES: u64 = 256 << 20;

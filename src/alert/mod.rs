@@ -13,12 +13,14 @@ mod plan;
 mod row;
 mod saved;
 mod templates;
+mod threshold;
 #[cfg(test)]
 mod tests;
 
 pub use engine::Alerts;
 pub use plan::Plan;
 pub use saved::{Abandoned, Restoring, Resumed};
+pub use threshold::ThresholdError;
 
 use crate::place::{Entries, Located};
 use crate::time::Span;

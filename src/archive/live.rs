@@ -7,7 +7,7 @@
 use super::ArchiveError;
 use super::bucket::Bucket;
 use super::catalogue::Catalogue;
-use super::chain::Keys;
+use super::chain::{self, Keys};
 use super::check::{self, Location};
 use super::delta;
 use super::folder::Folder;
@@ -39,6 +39,8 @@ pub struct LiveFile {
     pub partition: Vec<(String, Option<String>)>,
     /// Of JSON Lines, the object that says what their columns are, where there is one ([`FileColumns`](super::FileColumns)).
     pub columns: Option<String>,
+    /// The folder under `_headrig` of the pipeline whose file it is; `None` where no seal says so.
+    pub home: Option<String>,
 }
 
 impl LiveFile {
@@ -80,6 +82,27 @@ pub fn live_files(url: &str) -> Result<Live, ArchiveError> {
         true => Err(ArchiveError::None { path: url.into() }),
         false => Ok(live),
     }
+}
+
+/// The name of a pipeline's folder under `_headrig`.
+pub fn home(pipeline: &str) -> String {
+    super::partition::file_name(pipeline)
+}
+
+/// How many source partitions the chains of one pipeline hold; 0 where there are none.
+///
+/// # Errors
+/// When the archive cannot be read.
+pub fn held_partitions(url: &str, pipeline: &str) -> Result<usize, ArchiveError> {
+    let store: Box<dyn Store> = match check::location_of(url)? {
+        Location::Folder(root) => Box::new(Folder::new(root)),
+        Location::Bucket(url) => Box::new(Bucket::connect(&url)?),
+    };
+    let heads = chain::heads(store.as_ref(), &Keys::new(pipeline))?;
+    let holds = heads.iter().flat_map(|entry| &entry.holds);
+    let names: BTreeSet<(&str, &str)> =
+        holds.map(|held| (held.at.source.as_str(), held.at.partition.as_str())).collect();
+    Ok(names.len())
 }
 
 /// The objects of the archive at `url`, by their keys in it. Nothing is asked of a bucket yet.
@@ -151,8 +174,9 @@ fn notes(gone: usize, elsewhere: &[StagedFile]) -> Vec<String> {
 fn live_file(file: StagedFile, location: String) -> LiveFile {
     let rows = SealedRows { rows: file.rows, min_us: file.min_us, max_us: file.max_us };
     let partition = partition::values(&file.path);
-    let StagedFile { kind, path, bytes, columns, .. } = file;
-    LiveFile { kind, path, location, bytes, sealed: Some(rows), partition, columns }
+    let StagedFile { kind, path, bytes, columns, staged, .. } = file;
+    let home = staged.split('/').nth(1).map(str::to_owned);
+    LiveFile { kind, path, location, bytes, sealed: Some(rows), partition, columns, home }
 }
 
 /// Where a file's bytes are; `None` where they are gone.
@@ -177,7 +201,7 @@ fn unsealed(store: &dyn Store) -> Result<Live, ArchiveError> {
         let sizes = side_by_side(&keys, |key| store.size(key))?;
         let live = |(path, bytes): (String, Option<u64>)| {
             let (location, partition) = (path.clone(), partition::values(&path));
-            Some(LiveFile { kind, path, location, bytes: bytes?, sealed: None, partition, columns: None })
+            Some(LiveFile { kind, path, location, bytes: bytes?, sealed: None, partition, columns: None, home: None })
         };
         files.extend(keys.into_iter().zip(sizes).filter_map(live));
     }

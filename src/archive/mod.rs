@@ -102,7 +102,7 @@ pub use instance::{Instance, InstanceError};
 pub use lines::{Compression, stamp};
 pub use lines_learn::learn;
 pub use lines_read::{LINE_BYTES, unpacked};
-pub use live::{Live, LiveFile, SealedRows, live_files, objects};
+pub use live::{Live, LiveFile, SealedRows, held_partitions, home, live_files, objects};
 pub use offline::{Round, Step, compact, pipelines, retain};
 pub use partition::is_cut;
 pub use patience::Patience;

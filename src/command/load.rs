@@ -34,7 +34,8 @@ impl PipelineFile {
     }
 }
 
-fn read_text(path: &Path) -> io::Result<String> {
+/// The text of a pipeline, schema or script file, which is no larger than any.
+pub(super) fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let file = fs::File::open(path)?;
     let read = file.take(limits::CONFIG_BYTES + 1).read_to_string(&mut text)?;

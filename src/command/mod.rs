@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 failed at run time; 78 (`EX_CONFIG` of `sysexits.h`) bad configuration; 2 wrong arguments (by
 //! clap). What a command is asked for goes to stdout, everything said to people to stderr.
 
+mod backtest;
 mod check;
 mod compact;
 mod display;
@@ -19,6 +20,7 @@ mod schema;
 mod signals;
 mod silence;
 mod surface;
+mod test;
 mod upkeep;
 mod verify;
 
@@ -44,6 +46,10 @@ enum Command {
     Run(run::Args),
     /// Validates pipeline files and prints every mistake with line, column and remedy.
     Check(check::Args),
+    /// Plays event-time scripts against pipelines and says where they don't do what was expected.
+    Test(test::Args),
+    /// Says what a pipeline's alerts would have done over an archive, and with which thresholds.
+    Backtest(backtest::Args),
     /// Answers SQL over an archive: logs, dead letters, window results, alerts.
     Query(query::Args),
     /// Proves from an archive alone that each position is there exactly once, and names what is wrong.
@@ -69,6 +75,8 @@ pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::run(&args, clock),
         Command::Check(args) => check::run(&args, clock),
+        Command::Test(args) => test::run(&args),
+        Command::Backtest(args) => backtest::run(&args, &clock),
         Command::Query(args) => query::run(&args, &clock),
         Command::Verify(args) => verify::run(&args),
         Command::Compact(args) => compact::run(&args, &clock),

@@ -8,7 +8,7 @@ use super::provider::{ArchiveTable, TABLES};
 use super::skipped::{self, Files, Reading, Scans};
 use super::statement::{self, Asked};
 use super::{function, quantile};
-use crate::archive::{self, Live, LiveFile};
+use crate::archive::{self, Live, LiveFile, SealedRows};
 use crate::limits;
 use crate::units::ByteSize;
 use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -28,8 +28,9 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectMeta;
 use object_store::path::Path;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -103,6 +104,45 @@ impl Engine {
         let footers = Footers { store: counted, cache, remote, lines: Arc::default() };
         let url = ObjectStoreUrl::parse(OBJECTS).expect("it is a URL");
         Ok(Self { live, context, url, footers, counts, scans: Arc::default(), limits })
+    }
+
+    /// Keeps the files of one pipeline only, where seals say whose they are; returns the names of the others' folders.
+    pub fn only(&mut self, pipeline: &str) -> Vec<String> {
+        let is_its = |file: &LiveFile| file.home.as_ref().is_none_or(|home| *home == archive::home(pipeline));
+        let others: BTreeSet<String> =
+            self.live.files.iter().filter(|file| !is_its(file)).filter_map(|file| file.home.clone()).collect();
+        self.live.files.retain(is_its);
+        others.into_iter().collect()
+    }
+
+    /// Rows in the files of `logs`, and the least and greatest `ts` in µs; `None` where seals don't say it.
+    pub fn extent(&self) -> Option<SealedRows> {
+        let files = self.live.files.iter().filter(|file| file.kind == archive::Kind::Data);
+        let all: Option<Vec<SealedRows>> = files.map(|file| file.sealed).collect();
+        all?.into_iter().reduce(|all, more| SealedRows {
+            rows: all.rows + more.rows,
+            min_us: all.min_us.min(more.min_us),
+            max_us: all.max_us.max(more.max_us),
+        })
+    }
+
+    /// Whether the rows of all files of `logs` are in the order in which they came: none says that it was put in another one.
+    ///
+    /// # Errors
+    /// When a footer cannot be read.
+    pub async fn is_as_it_came(&self) -> Result<bool, QueryError> {
+        for file in self.live.files.iter().filter(|file| file.kind == archive::Kind::Data) {
+            let failed = |error: DataFusionError| self.translate(&error, "");
+            let location =
+                Path::parse(&file.location).map_err(|error| failed(object_store::Error::from(error).into()))?;
+            let last_modified = Default::default();
+            let meta = ObjectMeta { location, last_modified, size: file.bytes, e_tag: None, version: None };
+            let footer = self.footers.read(&meta).await.map_err(failed)?;
+            if footer.row_groups().iter().any(|group| group.sorting_columns().is_some_and(|marks| !marks.is_empty())) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// What the user should be told about the archive.

@@ -163,6 +163,7 @@ enum Others {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn at(second: i64) -> EventTime {
         EventTime::from_micros(second * 1_000_000)
@@ -243,5 +244,42 @@ mod tests {
         let (a, b) = (clock.register(), clock.register());
         feed(&mut clock, a, &[100]);
         assert_eq!(feed(&mut clock, b, &[50, 120]), [Some(at(50)), Some(at(100))]);
+    }
+
+    proptest! {
+        /// Whatever comes in whatever order, the reading never goes back; and where nobody falls silent, it ends where the slowest
+        /// partition does, in whatever order they were read.
+        #[test]
+        fn the_reading_never_goes_back_and_no_order_changes_where_it_ends(
+            steps in proptest::collection::vec((0usize..3, 0i64..1_000, 0u8..12), 1..60),
+            seed in any::<u64>(),
+        ) {
+            let mut clock = StreamClock::default();
+            (0..3).for_each(|_| { clock.register(); });
+            let mut before = None;
+            for (partition, second, act) in &steps {
+                match act {
+                    0 => clock.set_idle(*partition),
+                    1 if clock.standing(*partition).is_some() => clock.set_ended(*partition),
+                    _ => {
+                        let mut last = before;
+                        clock.observe(*partition, [at(*second)], |reading| last = reading);
+                        prop_assert!(last >= before);
+                    }
+                }
+                prop_assert!(clock.now() >= before);
+                before = clock.now();
+            }
+
+            let mut shuffled: Vec<(usize, i64)> = steps.iter().map(|(p, s, _)| (*p, *s)).chain((0..3).map(|p| (p, 0))).collect();
+            let expected = (0..3).map(|p| shuffled.iter().filter(|s| s.0 == p).map(|s| s.1).max()).min().flatten();
+            for round in 0..4u64 {
+                shuffled.sort_by_key(|step| (step.0 as u64 + 1).wrapping_mul(step.1 as u64 + 7).wrapping_mul(seed | 1).rotate_left(round as u32 * 13));
+                let mut clock = StreamClock::default();
+                (0..3).for_each(|_| { clock.register(); });
+                shuffled.iter().for_each(|(partition, second)| clock.observe(*partition, [at(*second)], |_| {}));
+                prop_assert_eq!(clock.now(), expected.map(at));
+            }
+        }
     }
 }

@@ -38,6 +38,7 @@ mod connect;
 mod decoding;
 mod flow;
 mod gathering;
+mod idleness;
 mod memory;
 mod merged;
 #[cfg(test)]
@@ -72,6 +73,7 @@ pub use books::{Books, OutboxError, Outgoing, Ticket};
 pub use connect::{ConnectError, Connected};
 pub use decoding::Extent;
 pub use flow::{Flow, Outcome};
+pub use idleness::{Idleness, Looked};
 pub use merging::MergeError;
 pub use progress::{Progress, Totals};
 pub use run::{End, RunError};

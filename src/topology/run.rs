@@ -6,6 +6,7 @@ use super::books::{Books, Outgoing};
 use super::connect::Connected;
 use super::decoding::{Decoding, Extent, Reader, Step};
 use super::flow::Outcome;
+use super::idleness::Idleness;
 use super::memory::{Charge, Memory, Stage};
 use super::merging::MergeError;
 use super::notifying::Notifying;
@@ -25,7 +26,6 @@ use crate::record::raw::PartitionId;
 use crate::record::receipt::Checkpoint;
 use crate::sink::Active;
 use crate::source::{Outlet, PartitionName, Source, SourceError};
-use crate::time::Span;
 use crate::time::clock::Monotonic;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -96,8 +96,6 @@ impl RunError {
 #[derive(Debug)]
 pub(super) struct Partition {
     pub(super) name: PartitionName,
-    /// How long nothing has come while the flow had nothing else to do.
-    silence: Span,
     pub(super) ended: bool,
     /// Whether it is known where it begins, where daemons share windows.
     pub(super) begun: bool,
@@ -138,8 +136,7 @@ pub(super) struct Runner {
     /// Tells the sources what is sealed, once they run.
     pub(super) seals: Option<Arc<watch::Sender<Checkpoint>>>,
     pub(super) tombstones: Arc<AtomicU64>,
-    last_tick: Monotonic,
-    started: Monotonic,
+    idleness: Idleness,
     pub(super) told: Told,
     pub(super) end: End,
 }
@@ -173,8 +170,7 @@ impl Connected {
             notifying: Notifying::spawn(&pipeline, receivers, &notices, &surroundings, books.standing(), stop.clone()),
             storing: archive.map(|(archive, flush)| Storing::spawn(archive, flush, Arc::clone(&memory))),
             caretaker: caretaker.transpose().map_err(RunError::Archive)?.flatten(),
-            last_tick: surroundings.clock.monotonic(),
-            started: surroundings.clock.monotonic(),
+            idleness: Idleness::start(surroundings.clock.monotonic()),
             last_seal: surroundings.clock.monotonic(),
             wishes: wishes.1,
             publishing: publisher.map(Publishing::spawn),
@@ -281,7 +277,7 @@ impl Runner {
                 self.seal(Vec::new()).await;
             }
             // The timer has no turn while feeds wait, and then counters have to be told all the same.
-            if self.surroundings.clock.monotonic().since(self.last_tick) >= limits::TICK {
+            if self.idleness.unseen(self.surroundings.clock.monotonic()) >= limits::TICK {
                 self.tick(&steps).await;
             }
         }
@@ -335,7 +331,8 @@ impl Runner {
 
     fn open(&mut self, name: PartitionName) {
         self.stages.open(PartitionId(self.partitions.len()), &name);
-        self.partitions.push(Partition { name, silence: Span::ZERO, ended: false, begun: false });
+        self.idleness.open();
+        self.partitions.push(Partition { name, ended: false, begun: false });
     }
 
     async fn step(&mut self, step: Step) {
@@ -356,6 +353,7 @@ impl Runner {
             Step::Forgotten(name) => self.books.forget(&name),
             Step::Ended(partition) => {
                 self.partitions[partition.0].ended = true;
+                self.idleness.end(partition);
                 let alerts = self.stages.end(partition);
                 self.alert(alerts).await;
             }
@@ -377,9 +375,8 @@ impl Runner {
 
     async fn batch(&mut self, extent: Extent, decoded: Decoded, charge: Charge) {
         let outcome = self.stages.records(extent, decoded);
-        let partition = &mut self.partitions[extent.partition.0];
-        partition.silence = Span::ZERO;
-        let name = partition.name.clone();
+        self.idleness.heard(extent.partition);
+        let name = self.partitions[extent.partition.0].name.clone();
         self.books.read(&name, extent.end, extent.records, outcome.transformed.dropped);
         self.count(&name.source, extent, &outcome);
         let Outcome { rows, dead, alerts, .. } = outcome;
@@ -429,20 +426,14 @@ impl Runner {
 
     /// Idle partitions, receipts and gauges.
     async fn tick(&mut self, steps: &Decoding) {
-        let waiting = steps.is_quiet();
         let now = self.surroundings.clock.monotonic();
-        let passed = now.since(self.last_tick).min(Span::from_micros(2 * limits::TICK.micros()));
-        self.last_tick = now;
         let mut alerts = Vec::new();
-        for (number, partition) in self.partitions.iter_mut().enumerate().filter(|(_, p)| waiting && !p.ended) {
-            let before = partition.silence;
-            partition.silence = Span::from_micros(before.micros() + passed.micros());
-            if before < limits::IDLE_AFTER && partition.silence >= limits::IDLE_AFTER {
-                tracing::debug!(partition = partition.name.partition, "partition is idle");
-                alerts.extend(self.stages.idle(PartitionId(number)));
-            }
+        let looked = self.idleness.look(now, steps.is_quiet());
+        for number in looked.idle {
+            tracing::debug!(partition = self.partitions[number.0].name.partition, "partition is idle");
+            alerts.extend(self.stages.idle(number));
         }
-        if now.since(self.started) >= limits::IDLE_AFTER && !self.stages.awaited().is_empty() {
+        if self.idleness.gives_up(now) && !self.stages.awaited().is_empty() {
             let names: Vec<String> = self.stages.awaited().into_iter().map(|name| name.partition).collect();
             tracing::debug!(partitions = names.join(" "), "partitions of the last run are not waited for any longer");
             alerts.extend(self.stages.give_up());

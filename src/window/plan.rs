@@ -90,6 +90,11 @@ impl Plan {
         })
     }
 
+    /// How long before a time records may be that a window which closes then has counted.
+    pub fn reach(&self) -> Span {
+        Span::from_micros(self.size + self.every + self.lateness)
+    }
+
     /// What the rows of this window look like.
     pub fn schema(&self) -> WindowSchema {
         WindowSchema {

@@ -264,10 +264,10 @@ fn metrics_health_and_signals() {
 
 #[test]
 fn help_is_there() {
-    for command in
-        [&["--help"][..], &["run", "--help"], &["check", "--help"], &["generate", "--help"], &["schema", "--help"]]
-    {
-        let output = headrig().args(command).output().unwrap();
+    for command in ["", "run", "check", "test", "backtest", "generate", "schema"] {
+        let command = [command, "--help"].map(str::to_owned).into_iter().filter(|word| !word.is_empty());
+        let command: Vec<String> = command.collect();
+        let output = headrig().args(&command).output().unwrap();
         assert_exit(&output, 0);
         assert!(output.stdout.len() > 200, "{command:?}");
     }

@@ -16,8 +16,9 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     let stages = with(&STAGES);
     let mut rules = BTreeMap::from([
         ("main", vec!["command"]),
-        ("command", [&["server", "topology", "config", "query"], stages.as_slice()].concat()),
+        ("command", [&["server", "rehearsal", "topology", "config", "query"], stages.as_slice()].concat()),
         ("server", [&["topology", "config", "query"], stages.as_slice()].concat()),
+        ("rehearsal", [&["topology", "config", "query"], stages.as_slice()].concat()),
         ("topology", [&["config"], stages.as_slice()].concat()),
         ("config", stages.clone()),
         ("query", with(&["archive"])),
@@ -227,6 +228,7 @@ fn an_import_is_seen_however_it_is_written() {
 fn the_mod_list_stands_in_reading_order() {
     let lib = fs::read_to_string(project().join("src/lib.rs")).unwrap();
     let listed: Vec<&str> = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
-    let expected = [&["command", "server", "topology", "config", "query"], STAGES.as_slice(), &VOCABULARY].concat();
+    let expected =
+        [&["command", "server", "rehearsal", "topology", "config", "query"], STAGES.as_slice(), &VOCABULARY].concat();
     assert_eq!(listed, expected);
 }

@@ -33,3 +33,4 @@ mod proxy;
 mod jetstream;
 mod jetstream_shared;
 mod query;
+mod rehearsal;
