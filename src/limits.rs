@@ -127,6 +127,20 @@ pub const PANES_PER_WINDOW: i64 = 10_000;
 /// their range.
 pub const WINDOW_SPAN: Span = Span::from_secs(3_650 * 86_400);
 
+/// Default of a session window's `max`: a group that never pauses has a result once a day.
+pub const SESSION_MAX: Span = Span::from_secs(86_400);
+
+/// Pieces that a session as long as `max` is kept in. It can only be cut between two of them, so that where it is cut doesn't
+/// depend on the order of records; the more, the nearer to `max`, and the more states.
+pub const SESSION_PIECES: i64 = 4;
+
+/// Least `absent_for` of an alert: below it, a pause between two batches would be an absence.
+pub const LEAST_ABSENCE: Span = Span::from_secs(1);
+
+/// Default of an alert's `forget_after`: a group that was seen and has been absent for this long is not missed any more, as it will not
+/// come back. With one name for each start of a program, what is followed stays small.
+pub const FORGET_AFTER: Span = Span::from_secs(86_400);
+
 /// A partition that has been silent for this long doesn't hold event time back any more.
 pub const IDLE_AFTER: Span = Span::from_secs(30);
 

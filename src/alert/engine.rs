@@ -262,7 +262,7 @@ fn event(
 }
 
 /// 32 hexadecimal digits over all that makes this change of state another than any other.
-fn id(
+pub(super) fn id(
     pipeline: &str,
     labels: &BTreeMap<String, String>,
     status: AlertStatus,

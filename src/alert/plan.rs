@@ -33,7 +33,7 @@ pub struct Plan {
 }
 
 impl Config {
-    /// Checks and compiles this rule over the results of `windows`.
+    /// Checks and compiles this rule, which has a condition, over the results of `windows`.
     ///
     /// # Errors
     /// All mistakes that can be told apart: in the name, the window, the condition and each text.
@@ -44,7 +44,19 @@ impl Config {
             problems.push(unknown_window(&self.on, windows));
             return Err(problems);
         };
-        let condition = compiler.predicate(&self.when, &window.arrow).map_err(|more| problems.extend(more)).ok();
+        let Some(when) = &self.when else {
+            let problem = self.alert.problem(format!("cannot build the alert `{}` without `when`", self.alert.value));
+            problems.push(problem.hint("a condition, as in `when: errors > 10`; or `absent_for: 2m`"));
+            return Err(problems);
+        };
+        for (key, place) in [
+            ("expected", self.expected.as_ref().map(|list| list.place)),
+            ("forget_after", self.forget_after.as_ref().map(|span| span.place)),
+        ] {
+            let problem = |at| Problem::new(at, format!("cannot use `{key}` without `absent_for`"));
+            problems.extend(place.map(|at| problem(at).hint("that is for alerts over what doesn't come")));
+        }
+        let condition = compiler.predicate(when, &window.arrow).map_err(|more| problems.extend(more)).ok();
         let columns = || window.arrow.fields().iter().map(|field| field.name().as_str());
         let names = Names {
             labels: window.group_by.iter().map(String::as_str).collect(),
@@ -66,7 +78,7 @@ impl Config {
                 window: window.window.clone(),
                 group_by: window.group_by.clone(),
                 records: window.condition.clone(),
-                first_value: first_named(&self.when.value, &condition),
+                first_value: first_named(&when.value, &condition),
                 fingerprint: self.fingerprint(window, &condition),
                 condition,
                 hold: self.hold.micros(),
@@ -104,7 +116,7 @@ fn first_named(sql: &str, condition: &Expression) -> Option<String> {
         .cloned()
 }
 
-fn texts(
+pub(super) fn texts(
     entries: &Entries<Located<String>>,
     what: &str,
     names: &Names<'_>,
@@ -124,7 +136,7 @@ fn texts(
     texts
 }
 
-fn check_name(name: &Located<String>, what: &str, problems: &mut Vec<Problem>) {
+pub(super) fn check_name(name: &Located<String>, what: &str, problems: &mut Vec<Problem>) {
     let mut letters = name.value.chars();
     let valid = letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
         && letters.all(|c| c.is_ascii_alphanumeric() || c == '_');

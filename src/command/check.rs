@@ -141,6 +141,6 @@ fn summary(plan: &config::Plan, reached: bool) -> String {
         plan.transforms.len(),
         plan.metrics.len(),
         plan.windows.len(),
-        plan.alerts.len()
+        plan.alerts.len() + plan.absences.len()
     )
 }

@@ -26,6 +26,8 @@ pub struct Plan {
     pub metrics: Vec<metric::Plan>,
     pub windows: Vec<window::Plan>,
     pub alerts: Vec<alert::Plan>,
+    /// Alerts over what doesn't come.
+    pub absences: Vec<alert::Absence>,
     pub archive: Option<archive::Config>,
     /// Receivers by name, in the order of the file. None: standard output.
     pub notify: Vec<(String, sink::Config)>,
@@ -82,6 +84,8 @@ impl Plan {
             metrics: Vec::new(),
             windows: self.windows.clone(),
             alerts: std::mem::take(&mut self.alerts),
+            // They are refused where daemons share windows.
+            absences: Vec::new(),
             archive: merged,
             notify: std::mem::take(&mut self.notify),
             routes: std::mem::take(&mut self.routes),

@@ -112,12 +112,13 @@ impl<'r> Resolver<'r> {
         self.problems.extend(sink::check_quiet(&raw.inhibit, &raw.maintenance));
         let decode = decode?;
         let (transforms, schema) = self.transforms(&raw.transform, &decode.schema);
-        let (metrics, windows, alerts) = if self.is_sound(&["decode", "transform"]) {
+        let (metrics, windows, alerts, absences) = if self.is_sound(&["decode", "transform"]) {
             self.problems.extend(raw.archive.iter().flat_map(|archive| archive.check(&schema)));
             let metrics = self.metrics(&raw.metrics, &schema);
             let (windows, results) = self.windows(&raw.windows, &schema);
             let alerts = self.alerts(&raw.alerts, &results);
-            (metrics, windows, alerts)
+            let absences = self.absences(&raw.alerts, &results, sources.as_deref().unwrap_or_default());
+            (metrics, windows, alerts, absences)
         } else {
             Default::default()
         };
@@ -136,6 +137,7 @@ impl<'r> Resolver<'r> {
             metrics,
             windows,
             alerts,
+            absences,
             archive: raw.archive,
             notify: owned(raw.notify),
             routes: raw.route,
@@ -206,10 +208,17 @@ impl<'r> Resolver<'r> {
                 problem.hint("the archive says which records are in which part: as in `archive: { url: ./data }`"),
             );
         }
-        for (text, window) in windows.iter().filter_map(|plan| Some((plan.check_shared()?, plan.schema().window))) {
+        for absence in raw.alerts.iter().filter_map(|alert| alert.absent_for.as_ref()) {
+            let problem = absence.problem("cannot use `absent_for` where daemons share windows");
+            self.problems
+                .push(problem.hint("a group that one daemon doesn't read another one does: take `repartition` out"));
+        }
+        for ((text, hint), window) in
+            windows.iter().filter_map(|plan| Some((plan.check_shared()?, plan.schema().window)))
+        {
             let at =
                 raw.windows.iter().find(|config| config.name.value == *window).map_or(config.place, |w| w.name.place);
-            self.problems.push(Problem::new(at, text).hint("split it into several windows"));
+            self.problems.push(Problem::new(at, text).hint(hint));
         }
         let (pipeline, sources) = (pipeline?, sources?);
         if !self.is_sound(&["repartition", "sources"]) {
@@ -307,7 +316,7 @@ impl<'r> Resolver<'r> {
         if !sound && written.is_empty() {
             return alerts;
         }
-        for config in configs {
+        for config in configs.iter().filter(|config| config.absent_for.is_none()) {
             let on = &config.on;
             if is_wrong(&on.value) || (!sound && is_resolved(&on.value) && !self.window_is_sound(&on.value)) {
                 continue;
@@ -320,6 +329,22 @@ impl<'r> Resolver<'r> {
             alerts.extend(self.keep("alerts", result));
         }
         alerts
+    }
+
+    /// Alerts over what doesn't come; left alone where the window that they name is wrong, or the sources are.
+    fn absences(
+        &mut self,
+        configs: &[alert::Config],
+        windows: &[WindowSchema],
+        sources: &[(String, source::Config)],
+    ) -> Vec<alert::Absence> {
+        let sources: Vec<&str> = sources.iter().map(|(name, _)| name.as_str()).collect();
+        let is_known = |on: &str| windows.iter().any(|window| &*window.window == on) || sources.contains(&on);
+        let all_known = self.is_sound(&["windows", "sources"]);
+        let built = configs.iter().filter(|config| config.absent_for.is_some());
+        let built = built.filter(|config| all_known || is_known(&config.on.value));
+        let built = built.map(|config| config.build_absence(windows, &sources)).collect::<Vec<_>>();
+        built.into_iter().filter_map(|result| self.keep("alerts", result)).collect()
     }
 
     /// The elements of the list under a top-level key.

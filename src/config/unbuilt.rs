@@ -8,19 +8,13 @@ use crate::place::{Place, Problem};
 const TYPED: [&str; 2] = ["sources", "notify"];
 
 /// Keys by the top-level key that they stand under; `""` is the top.
-const KEYS: [(&str, &[&str]); 5] = [
-    ("", &["rules", "forward", "slos", "slis", "spool"]),
-    ("decode", &["max_future"]),
-    ("windows", &["zone", "gap"]),
-    ("alerts", &["absent_for"]),
-    ("server", &["tls", "auth"]),
-];
+const KEYS: [(&str, &[&str]); 3] =
+    [("", &["rules", "forward", "slos", "slis", "spool"]), ("decode", &["max_future"]), ("server", &["tls", "auth"])];
 
 /// Types, kinds and steps by top-level key.
-const VARIANTS: [(&str, &[&str]); 4] = [
+const VARIANTS: [(&str, &[&str]); 3] = [
     ("sources", &["loki_push", "otlp", "http", "syslog"]),
     ("transform", &["sample", "throttle", "dedupe", "parse", "split", "route"]),
-    ("windows", &["session"]),
     ("notify", &["mail", "loki", "kafka", "nats"]),
 ];
 

@@ -3,6 +3,7 @@
 use super::{Config, Envelope, Format, TimeFormat, TimeFormats};
 use crate::place::{Located, Problem, did_you_mean};
 use crate::record::schema::Schema;
+use crate::time::zone;
 use jiff::fmt::strtime;
 use jiff::tz::TimeZone;
 use std::sync::Arc;
@@ -53,7 +54,7 @@ impl Config {
 }
 
 fn time_zone(name: &Located<String>) -> Result<TimeZone, Problem> {
-    TimeZone::get(&name.value).map_err(|_| unknown_zone(name))
+    zone::find(&name.value).ok_or_else(|| unknown_zone(name))
 }
 
 fn time_format(text: &Located<String>) -> Result<TimeFormat, Problem> {
@@ -83,7 +84,7 @@ fn time_format(text: &Located<String>) -> Result<TimeFormat, Problem> {
 }
 
 fn unknown_zone(name: &Located<String>) -> Problem {
-    let known: Vec<String> = jiff::tz::db().available().map(|zone| zone.as_str().to_owned()).collect();
+    let known = zone::names();
     let hint = match did_you_mean(&name.value, known.iter().map(String::as_str)) {
         Some(close) => format!("did you mean `{close}`?"),
         None => "an IANA time zone, as in Asia/Tokyo".to_owned(),

@@ -1,9 +1,11 @@
 //! Time as headrig uses it: [`EventTime`] is when something happened, [`Span`] is a length of time, and
-//! [`watermark`] says how far a stream has come. Only [`clock`] reads the system's clocks; everything from
+//! [`watermark`] says how far a stream has come, [`zone`] when a day begins. Only [`clock`] reads the system's clocks; everything from
 //! `decode` to `alert` takes time as an argument.
 
 pub mod clock;
+mod least;
 pub mod watermark;
+pub mod zone;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer};

@@ -6,6 +6,7 @@
 //! Akidau et al., "The Dataflow Model", VLDB 2015, with Flink's bounded out-of-orderness per partition).
 
 use super::EventTime;
+use super::least::Least;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Activity {
@@ -36,13 +37,16 @@ pub struct StreamClock {
     /// The largest event time of partitions that ended before this clock was resumed.
     ended_before: Option<EventTime>,
     current: Option<EventTime>,
+    /// Numbers of partitions that were forgotten.
+    free: Vec<usize>,
+    least: Least,
 }
 
 impl StreamClock {
     /// A clock that goes on at `reading`. `ended` is what [`Self::ended`] of its predecessor was; the partitions that
     /// had not ended are for the caller to [`rejoin`](Self::rejoin).
     pub fn resume(reading: Option<EventTime>, ended: Option<EventTime>) -> Self {
-        Self { partitions: Vec::new(), ended_before: ended, current: reading }
+        Self { ended_before: ended, current: reading, ..Self::default() }
     }
 
     /// Adds a partition that has come so far already, and returns its number. The reading stays.
@@ -80,6 +84,53 @@ impl StreamClock {
     pub fn register(&mut self) -> usize {
         self.partitions.push(Progress { largest: None, activity: Activity::Active });
         self.partitions.len() - 1
+    }
+
+    /// Adds a partition that nobody waits for before its first record.
+    pub fn register_idle(&mut self) -> usize {
+        let progress = Progress { largest: None, activity: Activity::Idle };
+        match self.free.pop() {
+            Some(number) => {
+                self.partitions[number] = progress;
+                number
+            }
+            None => {
+                self.partitions.push(progress);
+                self.partitions.len() - 1
+            }
+        }
+    }
+
+    /// Ends a partition, whose number may be given to another one.
+    pub fn forget(&mut self, partition: usize) {
+        self.ended_before = self.ended_before.max(self.partitions[partition].largest);
+        self.partitions[partition].largest = None;
+        self.set_ended(partition);
+        self.free.push(partition);
+    }
+
+    /// As [`Self::observe`], for records of several partitions; in a time that hardly depends on how many there are.
+    pub fn observe_each(
+        &mut self,
+        records: impl IntoIterator<Item = (usize, EventTime)>,
+        mut each: impl FnMut(Option<EventTime>),
+    ) {
+        let Self { partitions, least, current, .. } = self;
+        least.fill(partitions.iter().map(|progress| match progress {
+            Progress { activity: Activity::Active, largest } => Some(*largest),
+            _ => None,
+        }));
+        for (number, stamp) in records {
+            let progress = &mut partitions[number];
+            if progress.activity != Activity::Active || progress.largest < Some(stamp) {
+                progress.activity = Activity::Active;
+                progress.largest = progress.largest.max(Some(stamp));
+                least.set(number, progress.largest);
+            }
+            // It is active, so there is a least one; it may be one that is silent yet.
+            *current = (*current).max(least.least().flatten());
+            each(*current);
+        }
     }
 
     /// The clock's reading; `None` until every active partition has delivered something.

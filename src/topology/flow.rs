@@ -4,7 +4,7 @@
 use super::decoding::Extent;
 use super::roster::Roster;
 use super::state::{Restored, State, StateError, pack, unpack};
-use crate::alert::Alerts;
+use crate::alert::{Absences, Alerts};
 use crate::config::{Plan, Role};
 use crate::decode::{Counts, Decoded, Decoder, Speculation};
 use crate::limits;
@@ -16,7 +16,7 @@ use crate::record::raw::{PartitionId, RawBatch};
 use crate::record::sample::WindowRows;
 use crate::record::state::SavedPart;
 use crate::source::PartitionName;
-use crate::time::EventTime;
+use crate::time::{EventTime, Span};
 use crate::transform::{Transform, TransformCounts};
 use crate::window::Windows;
 use arrow::array::{Int64Array, RecordBatch};
@@ -51,6 +51,7 @@ pub struct Flow {
     metrics: Arc<Mutex<Metrics>>,
     windows: Windows,
     alerts: Alerts,
+    absences: Absences,
     /// Windows are closed by others, who get what was gathered here.
     gathers: bool,
 }
@@ -60,13 +61,17 @@ impl Flow {
     pub fn new(plan: &mut Plan) -> Self {
         let gathers = matches!(plan.role, Role::Gather(_));
         let windows = std::mem::take(&mut plan.windows);
+        let mut windows = if gathers { Windows::gathering(windows) } else { Windows::new(windows) };
+        let absences = std::mem::take(&mut plan.absences);
+        absences.iter().filter_map(|absence| absence.window()).for_each(|window| windows.watch(window));
         Self {
             decoder: Decoder::new(&plan.decode),
             roster: Roster::default(),
             transforms: std::mem::take(&mut plan.transforms),
             metrics: Arc::new(Mutex::new(Metrics::new(std::mem::take(&mut plan.metrics)))),
-            windows: if gathers { Windows::gathering(windows) } else { Windows::new(windows) },
+            windows,
             alerts: Alerts::new(&plan.pipeline, std::mem::take(&mut plan.alerts)),
+            absences: Absences::new(&plan.pipeline, absences),
             gathers,
         }
     }
@@ -91,7 +96,8 @@ impl Flow {
     /// # Errors
     /// When the state is larger than [`limits::STATE_BYTES`](crate::limits::STATE_BYTES).
     pub fn save(&self) -> Result<Vec<u8>, StateError> {
-        let (clock, windows, alerts) = (self.roster.save(), self.windows.save(), self.alerts.save());
+        let (clock, windows, mut alerts) = (self.roster.save(), self.windows.save(), self.alerts.save());
+        alerts.extend(self.absences.save());
         pack(&State { clock, windows, alerts })
     }
 
@@ -107,8 +113,11 @@ impl Flow {
         assert_eq!(self.roster.opened(), 0, "state is restored before any partition is opened");
         let State { clock, windows, alerts } = unpack(bytes)?;
         let roster = Roster::resume(clock);
+        let (absences, alerts): (Vec<_>, Vec<_>) = alerts.into_iter().partition(|part| self.absences.knows(part));
+        let absences = self.absences.read(&absences)?;
         let (windows, alerts) = (self.windows.read(&windows, roster.newest())?, self.alerts.read(&alerts)?);
         self.roster = roster;
+        self.absences.resume(absences);
         Ok(Restored::of(self.windows.resume(windows), self.alerts.resume(alerts)))
     }
 
@@ -153,7 +162,10 @@ impl Flow {
 
     /// Works off one batch that a decoder of its own has decoded; batches come in the order of the sources.
     pub fn decoded(&mut self, extent: Extent, decoded: Decoded) -> Outcome {
-        let Extent { partition, end, .. } = extent;
+        let Extent { partition, end, records, .. } = extent;
+        if records > 0 && !self.absences.is_empty() {
+            self.absences.saw_source(self.roster.source(partition));
+        }
         let Decoded { rows, dead, counts, speculation } = decoded;
         let mut readings = Vec::with_capacity(rows.num_rows());
         let times = stamps(&rows).values().iter().map(|micros| EventTime::from_micros(*micros));
@@ -174,6 +186,15 @@ impl Flow {
         };
         let alerts = self.evaluate(&closed);
         Outcome { rows: events.rows, dead, alerts, decoded: counts, speculation, transformed, unmeasured, newest }
+    }
+
+    /// It is `now`, by the time of day, and for another `quiet` nothing waited to be read. For alerts over what doesn't come; to be called
+    /// several times a second.
+    pub fn tick(&mut self, now: EventTime, quiet: Span) -> Vec<AlertEvent> {
+        for (window, groups) in self.windows.take_seen() {
+            self.absences.saw_groups(&window, &groups);
+        }
+        self.absences.tick(now, quiet)
     }
 
     /// The partition has been silent for so long that nobody waits for it any more.
@@ -239,7 +260,7 @@ impl Flow {
 
     /// Rows whose condition was true and that an alert could not follow because of its cap on groups, since the start.
     pub fn alert_overflow(&self) -> u64 {
-        self.alerts.overflow_count()
+        self.alerts.overflow_count() + self.absences.overflow_count()
     }
 
     /// Conditions of alerts that could not be computed, since the start.
@@ -249,12 +270,14 @@ impl Flow {
 
     /// What is pending and firing, if that may have changed since the last call.
     pub fn changed_active(&mut self) -> Option<Vec<ActiveAlert>> {
-        self.alerts.changed_active()
+        let changed = self.absences.take_changed() | self.alerts.take_changed();
+        changed.then(|| self.alerts.active().chain(self.absences.active()).collect())
     }
 
     /// Alerts that are pending and firing.
     pub fn alert_counts(&self) -> (usize, usize) {
-        self.alerts.counts()
+        let (pending, firing) = self.alerts.counts();
+        (pending, firing + self.absences.firing())
     }
 
     fn advance(&mut self) -> Vec<AlertEvent> {

@@ -134,6 +134,14 @@ impl Roster {
         self.clock.set_ended(number);
     }
 
+    /// The source of a partition of this run that has not ended, as it was opened.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub(super) fn source(&self, partition: PartitionId) -> &str {
+        &self.names[&self.numbers[partition.0]].source
+    }
+
     /// The clock's reading.
     pub(super) fn now(&self) -> Option<EventTime> {
         self.clock.now()

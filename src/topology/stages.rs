@@ -14,7 +14,7 @@ use crate::record::partial::Message;
 use crate::record::raw::PartitionId;
 use crate::record::sample::WindowRows;
 use crate::source::PartitionName;
-use crate::time::EventTime;
+use crate::time::{EventTime, Span};
 use std::sync::{Arc, Mutex};
 
 /// The pure part of a pipeline.
@@ -104,6 +104,11 @@ impl Stages {
             sharing.gathering.idle(partition);
         }
         flow.idle(partition)
+    }
+
+    /// See [`Flow::tick`].
+    pub(super) fn tick(&mut self, now: EventTime, quiet: Span) -> Vec<AlertEvent> {
+        if let Self::Records(flow, _) = self { flow.tick(now, quiet) } else { Vec::new() }
     }
 
     /// The partition has no more, or goes to another daemon.

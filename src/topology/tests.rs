@@ -121,7 +121,7 @@ impl<'y> Run<'y> {
         let bytes = self.flow.save().unwrap();
         self.flow = flow(self.yaml);
         let restored = self.flow.restore(&bytes).unwrap();
-        let windows_kept = vec!["tumbling".to_owned(), "sliding".to_owned(), "whole".to_owned()];
+        let windows_kept = vec!["tumbling".to_owned(), "sliding".to_owned(), "whole".to_owned(), "visits".to_owned()];
         assert_eq!(restored, Restored { windows_kept, ..Restored::default() });
         assert_eq!(self.flow.save().unwrap(), bytes, "saved, restored and saved again");
         self.ids.clear();
@@ -239,11 +239,20 @@ windows:
     size: 10s
     lateness: {more}
     aggregate: {{ p50: median(latency_ms), kinds: count_distinct(latency_ms), worst: max(status) }}
+  - name: visits
+    kind: session
+    gap: {every}
+    max: {long}
+    lateness: {lateness}
+    group_by: [path]
+    aggregate: {{ n: count(*), p95: p95(latency_ms) }}
+    derive: {{ double: n * 2 }}
 alerts:
   - {{ alert: Errors, on: sliding, when: rate > 0.4 and n >= {n}, for: {hold}, keep_firing_for: {keep},
       labels: {{ area: "{{{{ $labels.path | toUpper }}}}" }}, annotations: {{ summary: "{{{{ $value }}}} fail" }} }}
   - {{ alert: Slow, on: tumbling, when: slow >= {n}, keep_firing_for: {keep} }}
   - {{ alert: Whole, on: whole, when: p50 > 2500, for: {hold} }}
+  - {{ alert: Long, on: visits, when: n > {n}, for: {hold} }}
 "#
             )
         })

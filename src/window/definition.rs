@@ -1,14 +1,17 @@
 //! The open windows of one definition.
 //!
 //! Time is cut into panes of the greatest common divisor of `size` and `every`. A record updates the state of its
-//! group in one pane; a window's result merges its panes when it closes. All times here are in µs.
+//! group in one pane; a window's result merges its panes when it closes. All times here are in µs, on the plan's axis: what comes in
+//! and what goes out is converted.
 
+use super::axis::Recent;
 use super::groups::Groups;
 use super::ledger::Ledger;
 use super::plan::Plan;
 use super::prepare::Batch;
 use super::render::{Window, render};
 use super::state::State;
+use super::watch::Watch;
 use crate::record::event::EventBatch;
 use ahash::RandomState;
 use arrow::array::{Array, RecordBatch};
@@ -20,14 +23,17 @@ use std::collections::BTreeMap;
 
 /// Records are placed as if no later and no earlier than this: far outside of what times are used for, and far
 /// enough from the ends of `i64` that no sum with a window's length overflows.
-const FARTHEST: i64 = 1 << 61;
+pub(super) const FARTHEST: i64 = 1 << 61;
 /// A watermark behind which everything is closed.
 pub(super) const THE_END: i64 = 1 << 62;
 
 /// What a state takes besides itself, in bytes: its place in the pane's table, its box, its share of the group's key.
-const STATE_OVERHEAD: usize = 64;
+pub(super) const STATE_OVERHEAD: usize = 64;
 
 pub(super) type Pane = HashMap<u32, Box<[State]>, RandomState>;
+
+/// A window that was closed: start, end (µs), rows.
+pub(super) type Closed = (i64, i64, RecordBatch);
 
 /// How much one definition may hold.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +47,7 @@ pub(super) struct Caps {
 #[derive(Debug)]
 pub(super) struct Definition {
     pub(super) plan: Plan,
+    pub(super) recent: Recent,
     pub(super) late_total: u64,
     pub(super) overflow_total: u64,
     pub(super) failed_total: u64,
@@ -60,6 +67,8 @@ pub(super) struct Definition {
     pub(super) provisional_through: Option<i64>,
     /// What `late_total` was when this definition was restored.
     pub(super) late_before: u64,
+    /// Set where alerts want to know which groups have records.
+    pub(super) watch: Option<Watch>,
 }
 
 impl Definition {
@@ -76,6 +85,7 @@ impl Definition {
             .expect("all types of columns have an order");
         Self {
             plan,
+            recent: Recent::new(),
             late_total: 0,
             overflow_total: 0,
             failed_total: 0,
@@ -89,11 +99,12 @@ impl Definition {
             next_close: i64::MAX,
             provisional_through: None,
             late_before: 0,
+            watch: None,
         }
     }
 
-    /// Places the records of `batch` one by one; `closed` takes (start, rows) of the windows that this closes.
-    pub(super) fn push(&mut self, batch: &EventBatch, closed: &mut Vec<(i64, RecordBatch)>) {
+    /// Places the records of `batch` one by one; `closed` takes the windows that this closes.
+    pub(super) fn push(&mut self, batch: &EventBatch, closed: &mut Vec<Closed>) {
         if batch.rows.num_rows() == 0 {
             return;
         }
@@ -104,7 +115,11 @@ impl Definition {
                 self.advance(batch.clock.value(row), closed);
             }
             if prepared.condition.as_ref().is_none_or(|condition| condition.value(row)) {
-                self.place(stamps.value(row).clamp(-FARTHEST, FARTHEST), &prepared, row);
+                if let Some(watch) = &mut self.watch {
+                    watch.see(prepared.key(row));
+                }
+                let at = self.recent.place(&self.plan.axis, stamps.value(row).clamp(-FARTHEST, FARTHEST));
+                self.place(at, &prepared, row);
             }
         }
     }
@@ -118,7 +133,8 @@ impl Definition {
         let stamps = batch.stamps();
         for row in 0..batch.rows.num_rows() {
             if prepared.condition.as_ref().is_none_or(|condition| condition.value(row)) {
-                self.place(stamps.value(row).clamp(-FARTHEST, FARTHEST), &prepared, row);
+                let at = self.recent.place(&self.plan.axis, stamps.value(row).clamp(-FARTHEST, FARTHEST));
+                self.place(at, &prepared, row);
             }
         }
     }
@@ -131,8 +147,8 @@ impl Definition {
     }
 
     /// The stream's clock has come to `clock`.
-    pub(super) fn advance(&mut self, clock: i64, closed: &mut Vec<(i64, RecordBatch)>) {
-        let watermark = clock.clamp(-FARTHEST, FARTHEST) - self.plan.lateness;
+    pub(super) fn advance(&mut self, clock: i64, closed: &mut Vec<Closed>) {
+        let watermark = self.recent.place(&self.plan.axis, clock.clamp(-FARTHEST, FARTHEST) - self.plan.lateness);
         if self.watermark.is_none_or(|before| before < watermark) {
             self.watermark = Some(watermark);
             if self.next_close <= watermark {
@@ -142,25 +158,42 @@ impl Definition {
     }
 
     /// Nothing more will come of this run's input. Only what was closed stays closed: there may be another run, with more.
-    pub(super) fn finish(&mut self, closed: &mut Vec<(i64, RecordBatch)>) {
+    pub(super) fn finish(&mut self, closed: &mut Vec<Closed>) {
+        let before = closed.len();
         self.close_through(THE_END, closed);
-        let end = closed.last().map(|(start, _)| start + self.plan.size);
-        self.watermark = self.watermark.max(end);
+        if closed.len() > before {
+            let last = self.next_start - self.plan.every;
+            self.watermark = self.watermark.max(Some(last + self.plan.size));
+        }
     }
 
     /// All up to the event time `newest` (µs) was read before this definition was there.
     pub(super) fn provisional_through(&mut self, newest: i64) {
-        self.provisional_through = self.provisional_through.max(Some(newest.clamp(-FARTHEST, FARTHEST)));
+        let newest = self.plan.axis.place(newest.clamp(-FARTHEST, FARTHEST));
+        self.provisional_through = self.provisional_through.max(Some(newest));
     }
 
     /// See `Windows::drain`.
-    pub(super) fn drain(&mut self) -> Vec<(i64, RecordBatch)> {
-        self.ledger.drain(&self.plan, &self.converter, self.provisional_through, &mut self.failed_total)
+    pub(super) fn drain(&mut self) -> Vec<Closed> {
+        let Self { ledger, plan, converter, provisional_through, failed_total, .. } = self;
+        let drained = ledger.drain(plan, converter, *provisional_through, failed_total);
+        drained.into_iter().map(|(start, rows)| closed_at(plan, start, rows)).collect()
+    }
+
+    /// All windows that end at or before this time (µs) are closed.
+    pub(super) fn closed_through(&mut self, time: Option<i64>) {
+        self.watermark = time.map(|time| self.plan.axis.place(time));
+        self.ledger.set_drained_through(self.watermark);
+    }
+
+    /// The watermark as a time: where its day began, with a zone.
+    pub(super) fn watermark_time(&self) -> Option<i64> {
+        self.watermark.map(|at| self.plan.axis.time(at))
     }
 
     /// What the clock has to show for the next window to close, `None` without an open one.
     pub(super) fn next_close(&self) -> Option<i64> {
-        (self.next_close != i64::MAX).then(|| self.next_close + self.plan.lateness)
+        (self.next_close != i64::MAX).then(|| self.plan.axis.time(self.next_close) + self.plan.lateness)
     }
 
     fn place(&mut self, stamp: i64, batch: &Batch, row: usize) {
@@ -235,7 +268,7 @@ impl Definition {
         first.map_or(i64::MAX, |pane| first_open(&self.plan, *pane, self.next_start) + self.plan.size)
     }
 
-    fn close_through(&mut self, watermark: i64, closed: &mut Vec<(i64, RecordBatch)>) {
+    fn close_through(&mut self, watermark: i64, closed: &mut Vec<Closed>) {
         // Only windows that have panes are visited, however far the clock has jumped.
         while let Some(pane) = self.panes.keys().next() {
             let start = first_open(&self.plan, *pane, self.next_start);
@@ -245,7 +278,7 @@ impl Definition {
             }
             let rows = self.close(start);
             self.ledger.close(start, rows.clone());
-            closed.push((start, rows));
+            closed.push(closed_at(&self.plan, start, rows));
             self.next_start = start + self.plan.every;
         }
         self.next_close = i64::MAX;
@@ -269,9 +302,13 @@ impl Definition {
         let mut groups: Vec<_> = merged.into_iter().map(|(group, s)| (self.groups.key(group).into(), s)).collect();
         groups.sort_unstable_by(|(a, _): &(Box<[u8]>, _), (b, _)| a.cmp(b));
         released.into_iter().for_each(|group| self.groups.release(group));
-        let window = Window { start, provisional: self.provisional_through.is_some_and(|through| start <= through) };
+        let window = Window::of(&self.plan, start, self.provisional_through);
         render(&self.plan, &self.converter, window, &groups, &mut self.failed_total)
     }
+}
+
+fn closed_at(plan: &Plan, start: i64, rows: RecordBatch) -> Closed {
+    (plan.axis.time(start), plan.axis.time(start + plan.size), rows)
 }
 
 fn merge(merged: &mut Pane, group: u32, states: Cow<'_, [State]>) {

@@ -1,7 +1,8 @@
 //! [`Windows`]: all definitions of a pipeline over one stream of events.
 
-use super::definition::{Caps, Definition};
+use super::definition::{Caps, Closed};
 use super::gathered::{self, Gathered};
+use super::open::{Counts, Open};
 use super::plan::Plan;
 use super::saved::{Restoring, Resumed, save};
 use crate::limits;
@@ -9,14 +10,13 @@ use crate::record::event::EventBatch;
 use crate::record::sample::WindowRows;
 use crate::record::state::{Damaged, SavedPart};
 use crate::time::EventTime;
-use arrow::array::RecordBatch;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// The windows of one pipeline.
 #[derive(Debug)]
 pub struct Windows {
-    definitions: Vec<Definition>,
+    definitions: Vec<Open>,
 }
 
 impl Windows {
@@ -31,7 +31,7 @@ impl Windows {
     }
 
     pub(super) fn with_caps(plans: Vec<Plan>, caps: Caps) -> Self {
-        Self { definitions: plans.into_iter().map(|plan| Definition::new(plan, caps)).collect() }
+        Self { definitions: plans.into_iter().map(|plan| Open::new(plan, caps)).collect() }
     }
 
     /// Places the records of `batch`, and then moves the clock to `batch.clock_after`. Returns the windows that this
@@ -47,7 +47,7 @@ impl Windows {
 
     /// Places the records of `batch` and closes nothing: when is for whoever merges what was gathered.
     pub fn gather(&mut self, batch: &EventBatch) {
-        self.definitions.iter_mut().for_each(|definition| definition.gather(batch));
+        self.definitions.iter_mut().for_each(|open| open.panes_mut().gather(batch));
     }
 
     /// Takes out all that was gathered, for each of `partitions` those groups that are its; the same group always goes to the same one.
@@ -58,13 +58,13 @@ impl Windows {
     /// When a definition is not [shared](Plan::shared).
     pub fn take_gathered(&mut self, partitions: NonZeroU32, most: usize) -> Vec<Vec<SavedPart>> {
         let mut all = vec![Vec::new(); partitions.get() as usize];
-        self.definitions.iter_mut().for_each(|definition| gathered::take(definition, most, &mut all));
+        self.definitions.iter_mut().for_each(|open| gathered::take(open.panes_mut(), most, &mut all));
         all
     }
 
     /// How much was gathered: states, one for each group and each pane that holds it.
     pub fn gathered(&self) -> usize {
-        self.definitions.iter().map(|definition| definition.groups.held()).sum()
+        self.definitions.iter().map(|open| open.panes().groups.held()).sum()
     }
 
     /// Reads what other daemons have gathered.
@@ -82,6 +82,18 @@ impl Windows {
     /// When it was read for other definitions.
     pub fn merge(&mut self, gathered: Gathered, newest: Option<EventTime>) {
         gathered.apply(&mut self.definitions, newest.map(EventTime::micros));
+    }
+
+    /// From now on, [`Self::take_seen`] tells which groups of this window had records.
+    pub fn watch(&mut self, window: &str) {
+        self.definitions.iter_mut().filter(|open| *open.plan().name == *window).for_each(Open::watch);
+    }
+
+    /// The groups that had records since the last call, by window that is watched: the values of its group columns, as labels show them. Late
+    /// records count, and those for which there was no room.
+    pub fn take_seen(&mut self) -> Vec<(Arc<str>, Vec<Vec<String>>)> {
+        let seen = self.definitions.iter_mut().map(|open| (Arc::clone(&open.plan().name), open.take_seen()));
+        seen.filter(|(_, groups)| !groups.is_empty()).collect()
     }
 
     /// Moves the clock where there are no records to do so, and returns the windows that this closed.
@@ -115,13 +127,13 @@ impl Windows {
 
     /// The input is complete: closes all windows. What is pushed after that for a window that this closed is late.
     pub fn finish(&mut self) -> Vec<WindowRows> {
-        self.each(Definition::finish)
+        self.each(Open::finish)
     }
 
     /// As [`Self::finish`], but only those windows that the clock would close next, so that nobody has to hold the rows
     /// of all at once. To be called until it returns none.
     pub fn finish_next(&mut self) -> Vec<WindowRows> {
-        let next = self.definitions.iter().filter_map(Definition::next_close).min();
+        let next = self.definitions.iter_mut().filter_map(Open::next_close).min();
         let closed = next.map(|clock| self.advance(EventTime::from_micros(clock))).unwrap_or_default();
         // A window so far off that no clock gets there, or none at all.
         if closed.is_empty() { self.finish() } else { closed }
@@ -136,47 +148,46 @@ impl Windows {
 
     /// How much waits for [`Self::drain`]: rows, and one more for each window.
     pub fn waiting(&self) -> usize {
-        self.definitions.iter().map(Definition::waiting).sum()
+        self.definitions.iter().map(Open::waiting).sum()
     }
 
     /// What the open windows hold, in bytes, estimated.
     pub fn memory_bytes(&self) -> usize {
-        self.definitions.iter().map(Definition::memory_bytes).sum()
+        self.definitions.iter().map(Open::memory_bytes).sum()
     }
 
     /// Late records of this run so far, by window name: those that missed at least one window that they belong to.
     pub fn late_counts(&self) -> Vec<(Arc<str>, u64)> {
-        self.counts(|definition| definition.late_total - definition.late_before)
+        self.counts(|counts| counts.late - counts.late_before)
     }
 
     /// As [`Self::late_counts`], with those of the earlier runs whose state this one goes on with.
     pub fn late_totals(&self) -> Vec<(Arc<str>, u64)> {
-        self.counts(|definition| definition.late_total)
+        self.counts(|counts| counts.late)
     }
 
     /// Records so far that were not aggregated because of [`limits::GROUPS_PER_WINDOW`] or
     /// [`limits::STATES_PER_WINDOW`], by window name.
     pub fn overflow_counts(&self) -> Vec<(Arc<str>, u64)> {
-        self.counts(|definition| definition.overflow_total)
+        self.counts(|counts| counts.overflow)
     }
 
     /// Values so far that an expression could not compute and that counted as null, by window name.
     pub fn failed_counts(&self) -> Vec<(Arc<str>, u64)> {
-        self.counts(|definition| definition.failed_total)
+        self.counts(|counts| counts.failed)
     }
 
-    fn counts(&self, count: impl Fn(&Definition) -> u64) -> Vec<(Arc<str>, u64)> {
-        self.definitions.iter().map(|definition| (definition.plan.name.clone(), count(definition))).collect()
+    fn counts(&self, count: impl Fn(Counts) -> u64) -> Vec<(Arc<str>, u64)> {
+        self.definitions.iter().map(|open| (open.plan().name.clone(), count(open.counts()))).collect()
     }
 
-    fn each(&mut self, mut step: impl FnMut(&mut Definition, &mut Vec<(i64, RecordBatch)>)) -> Vec<WindowRows> {
+    fn each(&mut self, mut step: impl FnMut(&mut Open, &mut Vec<Closed>)) -> Vec<WindowRows> {
         let mut all = Vec::new();
         for (number, definition) in self.definitions.iter_mut().enumerate() {
             let mut closed = Vec::new();
             step(definition, &mut closed);
-            let plan = &definition.plan;
-            all.extend(closed.into_iter().map(|(start, rows)| {
-                let end = start + plan.size;
+            let plan = definition.plan();
+            all.extend(closed.into_iter().map(|(start, end, rows)| {
                 let (start_time, end_time) = (EventTime::from_micros(start), EventTime::from_micros(end));
                 let rows = WindowRows { window: plan.name.clone(), start: start_time, end: end_time, rows };
                 ((end + plan.lateness, number, start), rows)

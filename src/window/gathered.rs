@@ -6,6 +6,7 @@
 use super::column::Column;
 use super::definition::Definition;
 use super::distinct;
+use super::open::Open;
 use super::render::key_columns;
 use super::saved::{UNKNOWN_GROUP, in_range, keys};
 use super::state::State;
@@ -118,8 +119,9 @@ impl Building {
 }
 
 impl Gathered {
-    pub(super) fn read(definitions: &[Definition], parts: &[SavedPart]) -> Result<Self, Damaged> {
-        let its = |definition: &Definition| {
+    pub(super) fn read(definitions: &[Open], parts: &[SavedPart]) -> Result<Self, Damaged> {
+        let its = |open: &Open| {
+            let definition = open.panes();
             let same = |part: &&SavedPart| {
                 *definition.plan.name == *part.name && definition.plan.fingerprint == part.definition
             };
@@ -138,9 +140,10 @@ impl Gathered {
 
     /// # Panics
     /// When the definitions are not those for which it was read.
-    pub(super) fn apply(self, definitions: &mut [Definition], newest: Option<i64>) {
+    pub(super) fn apply(self, definitions: &mut [Open], newest: Option<i64>) {
         assert_eq!(self.definitions.len(), definitions.len(), "it is merged into the windows for which it was read");
-        for (definition, merges) in definitions.iter_mut().zip(self.definitions) {
+        for (open, merges) in definitions.iter_mut().zip(self.definitions) {
+            let definition = open.panes_mut();
             match merges {
                 Some(merges) => {
                     for Merge { key, pane, states, records } in merges {

@@ -19,7 +19,7 @@ pub(super) struct Closed {
     pub(super) late: BTreeMap<Box<[u8]>, i64>,
 }
 
-/// The ledger of one definition; windows are named by their start in µs.
+/// The ledger of one definition; windows are named by their start on the axis.
 #[derive(Debug)]
 pub(super) struct Ledger {
     closed: BTreeMap<i64, Closed>,
@@ -102,7 +102,7 @@ impl Ledger {
         if let Some(last) = closed.keys().next_back() {
             self.drained_through = self.drained_through.max(Some(last + plan.size));
         }
-        let window = |start| Window { start, provisional: provisional.is_some_and(|through| start <= through) };
+        let window = |start| Window::of(plan, start, provisional);
         closed
             .into_iter()
             .map(|(start, closed)| (start, closed.finish(plan, converter, window(start), failed)))

@@ -12,6 +12,7 @@
 //! anything, and hand out what they have gathered ([`Windows::take_gathered`]); others *merge* it ([`Windows::merge`]) and close
 //! windows by a clock over all partitions. As each state is a function of the multiset of values, what comes out is what one would have had.
 
+mod axis;
 mod column;
 mod definition;
 mod distinct;
@@ -24,12 +25,21 @@ mod plan;
 mod prepare;
 mod quantile;
 mod render;
+mod open;
 mod saved;
+mod session;
+mod session_saved;
+#[cfg(test)]
+mod session_tests;
+mod shape;
 mod state;
+mod watch;
 #[cfg(test)]
 mod gathered_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod zone_tests;
 
 pub use engine::Windows;
 pub use gathered::Gathered;
@@ -47,10 +57,16 @@ use serde::Deserialize;
 pub struct Config {
     pub name: Located<String>,
     pub kind: Kind,
-    /// Length of the window, half-open `[start, end)`.
-    pub size: Located<Span>,
+    /// Tumbling and sliding windows: the length of the window, half-open `[start, end)`.
+    pub size: Option<Located<Span>>,
     /// Sliding windows: the distance between the starts of two neighbours.
     pub every: Option<Located<Span>>,
+    /// The IANA zone at whose midnight windows of whole days begin; those of seven days on Mondays. Default: they are aligned to the epoch.
+    pub zone: Option<Located<String>>,
+    /// Session windows: after so long without a record of its group a session has ended.
+    pub gap: Option<Located<Span>>,
+    /// Session windows: no session is longer. One that goes on is cut somewhere in the last quarter of it. Default 1d.
+    pub max: Option<Located<Span>>,
     /// How far behind the newest event a record may be and still count. Default 30s.
     #[serde(default = "default_lateness")]
     pub lateness: Span,
@@ -75,8 +91,10 @@ fn default_lateness() -> Span {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// One after the other, aligned to the epoch.
+    /// One after the other, aligned to the epoch, or to midnight in `zone`.
     Tumbling,
     /// Overlapping: one starts at each multiple of `every`.
     Sliding,
+    /// One for each group and each time in which it never pauses for `gap`.
+    Session,
 }

@@ -1,15 +1,16 @@
 //! A window definition → a [`Plan`], with every mistake in it found at once.
 
+use super::Config;
+use super::axis::Axis;
 use super::function::{Aggregate, Class, Read, resolve};
+use super::shape::Shape;
 use super::state::Keep;
-use super::{Config, Kind};
 use crate::expression::{Compiler, Expression};
-use crate::limits::{PANES_PER_WINDOW, PARTIAL_SKETCHES, WINDOW_SPAN};
+use crate::limits::PARTIAL_SKETCHES;
 use crate::place::{Located, Problem, did_you_mean};
 use crate::record::sample::{WindowSchema, columns};
 use crate::record::schema::{ColumnType, Schema};
 use crate::record::state::Fingerprint;
-use crate::time::Span;
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -37,11 +38,14 @@ pub(super) struct Output {
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub(super) name: Arc<str>,
-    /// All four in µs; `size` and `every` are multiples of `pane`.
+    pub(super) axis: Axis,
+    /// All four in µs, the first three on the axis; `size` and `every` are multiples of `pane`. Of a session they are its gap.
     pub(super) size: i64,
     pub(super) every: i64,
     pub(super) pane: i64,
     pub(super) lateness: i64,
+    /// Set for a session window: the length of the gap that ends a session, and of a piece, in µs.
+    pub(super) session: Option<(i64, i64)>,
     pub(super) condition: Option<Expression>,
     /// Positions of the group columns in the event schema.
     pub(super) groups: Vec<usize>,
@@ -80,13 +84,21 @@ impl Plan {
         self
     }
 
-    /// What is wrong with the window where several daemons share it: what it keeps of one group must fit into a message.
-    pub fn check_shared(&self) -> Option<String> {
+    /// What is wrong with the window where several daemons share it, and what to do: what it keeps of one group must fit into a message.
+    pub fn check_shared(&self) -> Option<(String, &'static str)> {
         let sketches = self.slots.iter().filter(|slot| matches!(slot.keep, Keep::Quantiles | Keep::Distinct)).count();
         let most = PARTIAL_SKETCHES;
         let name = &self.name;
+        if self.session.is_some() {
+            let text =
+                format!("cannot share window `{name}` among daemons, a session may lie in what several of them read");
+            return Some((text, "take `repartition` out, or use a tumbling or a sliding window"));
+        }
         (sketches > most).then(|| {
-            format!("cannot share window `{name}` among daemons, it has {sketches} different quantiles and distinct counts, at most {most}")
+            let text = format!(
+                "cannot share window `{name}` among daemons, it has {sketches} different quantiles and distinct counts, at most {most}"
+            );
+            (text, "split it into several windows")
         })
     }
 
@@ -114,7 +126,7 @@ impl Config {
     pub fn build(&self, schema: &Schema, compiler: &Compiler) -> Result<Plan, Vec<Problem>> {
         let mut problems = Vec::new();
         check_name(&self.name, "window", &mut problems);
-        let (size, every, pane) = self.sizes(&mut problems);
+        let shape = self.shape(&mut problems);
         let condition = self
             .condition
             .as_ref()
@@ -134,12 +146,18 @@ impl Config {
             return Err(problems);
         }
         let inner = Arc::new(ArrowSchema::new(fields));
+        let (axis, size, every, pane, session) = match shape {
+            Shape::Panes { axis, size, every, pane } => (axis, size, every, pane, None),
+            Shape::Sessions { gap, piece } => (Axis::Epoch, gap, gap, gap, Some((gap, piece))),
+        };
         let mut plan = Plan {
             name: self.name.value.as_str().into(),
+            axis,
             size,
             every,
             pane,
             lateness: self.lateness.micros(),
+            session,
             condition,
             group_names: groups.iter().map(|at| schema.arrow.field(*at).name().clone()).collect(),
             groups,
@@ -151,74 +169,8 @@ impl Config {
             counted: None,
             fingerprint: Fingerprint::default(),
         };
-        plan.fingerprint = fingerprint(&plan, schema);
+        plan.fingerprint = fingerprint(&plan, self.zone.as_ref().map(|zone| zone.value.as_str()), schema);
         Ok(plan)
-    }
-
-    /// `size`, `every` and the width of a pane in µs; harmless ones where there are problems.
-    fn sizes(&self, problems: &mut Vec<Problem>) -> (i64, i64, i64) {
-        let size = self.size.value.micros();
-        let before = problems.len();
-        if size <= 0 {
-            problems.push(self.size.problem("cannot use a window of no length").hint("as in `size: 5m`"));
-        }
-        for (span, place) in [(self.size.value, self.size.place), (self.lateness, self.name.place)] {
-            if span > WINDOW_SPAN {
-                problems.push(Problem::new(
-                    place,
-                    format!("cannot use a window over {span}, the longest is {WINDOW_SPAN}"),
-                ));
-            }
-        }
-        let every = match (self.kind, &self.every) {
-            (Kind::Tumbling, None) => size,
-            (Kind::Tumbling, Some(every)) => {
-                problems.push(
-                    every
-                        .problem("cannot use `every` in a tumbling window")
-                        .hint("its windows follow each other; overlapping ones are `kind: sliding`"),
-                );
-                size
-            }
-            (Kind::Sliding, None) => {
-                problems.push(
-                    self.size
-                        .problem("cannot build a sliding window without `every`")
-                        .hint("say how far apart windows start, as in `every: 30s`"),
-                );
-                size
-            }
-            (Kind::Sliding, Some(every)) => {
-                if every.value.micros() <= 0 || every.value > self.size.value {
-                    problems.push(
-                        every
-                            .problem(format!(
-                                "cannot start a window every {} when its size is {}",
-                                every.value, self.size.value
-                            ))
-                            .hint("`every` is more than 0 and at most `size`"),
-                    );
-                }
-                every.value.micros()
-            }
-        };
-        if problems.len() > before {
-            return (1, 1, 1);
-        }
-        let pane = gcd(size, every);
-        if size / pane > PANES_PER_WINDOW {
-            problems.push(
-                self.size
-                    .problem(format!(
-                        "cannot put a window of {} together from {} panes of {}, at most {PANES_PER_WINDOW}",
-                        self.size.value,
-                        size / pane,
-                        Span::from_micros(pane)
-                    ))
-                    .hint("choose a longer `every` that divides `size`"),
-            );
-        }
-        (size, every, pane)
     }
 
     fn groups(&self, schema: &Schema, names: &mut HashSet<String>, problems: &mut Vec<Problem>) -> Vec<usize> {
@@ -330,10 +282,12 @@ fn place(slots: &mut Vec<Slot>, aggregate: Aggregate) -> Output {
 }
 
 /// See [`Plan::fingerprint`].
-fn fingerprint(plan: &Plan, events: &Schema) -> Fingerprint {
+fn fingerprint(plan: &Plan, zone: Option<&str>, events: &Schema) -> Fingerprint {
     let sql = |expression: &Option<Expression>| expression.as_ref().map(|e| e.sql().to_owned());
     let mut parts = vec![format!("{} {} {} {}", plan.size, plan.every, plan.pane, plan.lateness)];
     parts.push(format!("where {:?} by {:?}", sql(&plan.condition), plan.group_names));
+    parts.extend(zone.map(|zone| format!("days of {zone}")));
+    parts.extend(plan.session.map(|(gap, piece)| format!("sessions {gap} {piece}")));
     for slot in &plan.slots {
         let argument = slot.argument.as_ref().map(|(argument, class)| (argument.sql(), class));
         parts.push(format!("keep {:?} of {argument:?} where {:?}", slot.keep, sql(&slot.filter)));
@@ -389,8 +343,4 @@ fn check_name(name: &Located<String>, what: &str, problems: &mut Vec<Problem>) {
                 .hint("names are lower-case letters, digits and `_`, and don't start with a digit"),
         );
     }
-}
-
-fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }

@@ -21,7 +21,16 @@ pub(super) type Groups = Vec<(Box<[u8]>, Box<[State]>)>;
 pub(super) struct Window {
     /// In µs.
     pub(super) start: i64,
+    pub(super) end: i64,
     pub(super) provisional: bool,
+}
+
+impl Window {
+    /// The window that starts at the place `at` of the plan's axis; provisional when that is at or before `provisional`.
+    pub(super) fn of(plan: &Plan, at: i64, provisional: Option<i64>) -> Self {
+        let (start, end) = (plan.axis.time(at), plan.axis.time(at + plan.size));
+        Self { start, end, provisional: provisional.is_some_and(|through| at <= through) }
+    }
 }
 
 /// Builds the rows of a window, in the order of `groups`, none of them late.
@@ -56,7 +65,7 @@ pub(super) fn complete(
         let times = TimestampMicrosecondArray::from_value(time, count).with_timezone("UTC");
         Arc::new(times) as ArrayRef
     };
-    let mut all = vec![stamps(window.start), stamps(window.start + plan.size)];
+    let mut all = vec![stamps(window.start), stamps(window.end)];
     all.append(&mut columns);
     all.push(Arc::new(Int64Array::from_value(0, count)));
     let provisional = if window.provisional { BooleanBuffer::new_set(count) } else { BooleanBuffer::new_unset(count) };

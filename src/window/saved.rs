@@ -8,8 +8,10 @@ use super::column::Column;
 use super::definition::{Definition, Pane, THE_END};
 use super::groups::Groups;
 use super::ledger::{Closed, Ledger};
+use super::open::Open;
 use super::plan::Plan;
 use super::render::{Window, complete, key_columns};
+use super::session_saved;
 use super::state::State;
 use crate::record::state::{Damaged, SavedPart, read, read_first, write};
 use crate::time::EventTime;
@@ -19,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What a body begins with: the definition's watermark in µs. Also those who cannot go on with the rest need it.
-type Head = Option<i64>;
+pub(super) type Head = Option<i64>;
 
 /// What a body goes on with. `S` are the states of a group, borrowed or owned. Times are in µs.
 #[derive(Serialize, Deserialize)]
@@ -70,6 +72,7 @@ pub struct Restoring {
 #[derive(Debug)]
 enum Step {
     GoOn(Box<Held>),
+    GoOnWithSessions(Box<session_saved::Held>),
     /// Windows that ended at or before this are closed, as another definition of the name had closed them.
     BeginAnew {
         closed_through: Option<i64>,
@@ -89,7 +92,14 @@ struct Held {
 }
 
 /// Writes down what a definition holds.
-pub(super) fn save(definition: &Definition) -> SavedPart {
+pub(super) fn save(open: &Open) -> SavedPart {
+    match open {
+        Open::Panes(definition) => save_panes(definition),
+        Open::Sessions(sessions) => session_saved::save(sessions),
+    }
+}
+
+fn save_panes(definition: &Definition) -> SavedPart {
     let Definition { plan, converter, groups, panes, ledger, .. } = definition;
     let mut numbers: Vec<u32> = panes.values().flat_map(|pane| pane.keys().copied()).collect();
     numbers.sort_unstable();
@@ -113,7 +123,7 @@ pub(super) fn save(definition: &Definition) -> SavedPart {
         rows: closed.rows.as_ref().map(|rows| rows.columns()[2..2 + inner].iter().map(Column::of).collect()),
         late: closed.late.iter().map(|(key, count)| (place(key), *count)).collect(),
     });
-    let mut body = write::<Head>(&definition.watermark);
+    let mut body = write::<Head>(&definition.watermark_time());
     body.extend(write(&Body {
         next_start: definition.next_start,
         late_total: definition.late_total,
@@ -128,20 +138,22 @@ pub(super) fn save(definition: &Definition) -> SavedPart {
 }
 
 impl Restoring {
-    pub(super) fn read(
-        definitions: &[Definition],
-        saved: &[SavedPart],
-        newest: Option<EventTime>,
-    ) -> Result<Self, Damaged> {
-        let step = |definition: &Definition| match saved.iter().find(|part| part.name == *definition.plan.name) {
-            Some(part) if part.definition == definition.plan.fingerprint => {
-                Held::read(definition, &part.body).map(|held| Step::GoOn(Box::new(held)))
-            }
+    pub(super) fn read(definitions: &[Open], saved: &[SavedPart], newest: Option<EventTime>) -> Result<Self, Damaged> {
+        let step = |open: &Open| match saved.iter().find(|part| part.name == *open.plan().name) {
+            Some(part) if part.definition == open.plan().fingerprint => match open {
+                Open::Panes(definition) => Held::read(definition, &part.body).map(|held| Step::GoOn(Box::new(held))),
+                Open::Sessions(sessions) => {
+                    session_saved::Held::read(sessions, &part.body).map(|held| Step::GoOnWithSessions(Box::new(held)))
+                }
+            },
             Some(part) => Ok(Step::BeginAnew { closed_through: head(&part.body)?.0 }),
             None => Ok(Step::BeginAnew { closed_through: None }),
         };
         let goes_on = |part: &&SavedPart| {
-            definitions.iter().any(|d| *d.plan.name == *part.name && d.plan.fingerprint == part.definition)
+            definitions
+                .iter()
+                .map(Open::plan)
+                .any(|plan| *plan.name == *part.name && plan.fingerprint == part.definition)
         };
         Ok(Self {
             steps: definitions.iter().map(step).collect::<Result<_, _>>()?,
@@ -152,21 +164,25 @@ impl Restoring {
 
     /// # Panics
     /// When the definitions are not those for which it was read.
-    pub(super) fn apply(self, definitions: &mut [Definition]) -> Resumed {
+    pub(super) fn apply(self, definitions: &mut [Open]) -> Resumed {
         assert_eq!(self.steps.len(), definitions.len(), "state is applied to the windows for which it was read");
         let mut resumed = Resumed { dropped: self.dropped, ..Resumed::default() };
-        for (definition, step) in definitions.iter_mut().zip(self.steps) {
-            let name = definition.plan.name.to_string();
-            match step {
-                Step::GoOn(held) => {
+        for (open, step) in definitions.iter_mut().zip(self.steps) {
+            let name = open.plan().name.to_string();
+            match (step, &mut *open) {
+                (Step::GoOn(held), Open::Panes(definition)) => {
                     held.apply(definition);
                     resumed.kept.push(name);
                 }
-                Step::BeginAnew { closed_through } => {
+                (Step::GoOnWithSessions(held), Open::Sessions(sessions)) => {
+                    held.apply(sessions);
+                    resumed.kept.push(name);
+                }
+                (Step::GoOn(_) | Step::GoOnWithSessions(_), _) => unreachable!("it was read for this definition"),
+                (Step::BeginAnew { closed_through }, open) => {
                     // A window is emitted once, also where the definition was another one then.
-                    definition.watermark = closed_through;
-                    definition.ledger.set_drained_through(closed_through);
-                    self.newest.into_iter().for_each(|newest| definition.provisional_through(newest));
+                    open.closed_through(closed_through);
+                    self.newest.into_iter().for_each(|newest| open.provisional_through(newest));
                     resumed.anew.push(name);
                 }
             }
@@ -211,7 +227,7 @@ impl Held {
         definition.groups = self.groups;
         definition.panes = self.panes;
         definition.ledger = self.ledger;
-        definition.watermark = self.watermark;
+        definition.watermark = self.watermark.map(|time| definition.plan.axis.place(time));
         definition.next_start = self.next_start;
         (definition.late_total, definition.late_before) = (self.late_total, self.late_total);
         definition.provisional_through = self.provisional_through;
@@ -221,7 +237,7 @@ impl Held {
 
 impl SavedClosed {
     fn read(self, plan: &Plan, keys: &[Box<[u8]>], provisional: Option<i64>) -> Result<Closed, Damaged> {
-        let window = Window { start: self.start, provisional: provisional.is_some_and(|p| self.start <= p) };
+        let window = Window::of(plan, self.start, provisional);
         let rows = self.rows.map(|columns| {
             let fields = &plan.inner.fields()[..plan.groups.len() + plan.outputs.len()];
             Damaged::unless(columns.len() == fields.len(), "a closed window has other columns than its definition")?;
@@ -240,7 +256,7 @@ impl SavedClosed {
 
 pub(super) const UNKNOWN_GROUP: Damaged = Damaged("it names a group that isn't there");
 
-fn head(bytes: &[u8]) -> Result<(Head, &[u8]), Damaged> {
+pub(super) fn head(bytes: &[u8]) -> Result<(Head, &[u8]), Damaged> {
     let (watermark, rest) = read_first::<Head>(bytes)?;
     in_range(watermark)?;
     Ok((watermark, rest))

@@ -33,7 +33,7 @@ pub(super) fn entries(pairs: &[(&str, &str)]) -> Entries<Located<String>> {
     Entries(pairs.iter().map(|(name, sql)| (at(name), at(sql))).collect())
 }
 
-fn span(text: &str) -> Span {
+pub(super) fn span(text: &str) -> Span {
     text.parse().unwrap()
 }
 
@@ -41,14 +41,31 @@ pub(super) fn config(size: &str, every: Option<&str>, lateness: &str, aggregate:
     Config {
         name: Located::nowhere("w".to_owned()),
         kind: if every.is_some() { Kind::Sliding } else { Kind::Tumbling },
-        size: Located::nowhere(span(size)),
+        size: Some(Located::nowhere(span(size))),
         every: every.map(|every| Located::nowhere(span(every))),
+        zone: None,
+        gap: None,
+        max: None,
         lateness: span(lateness),
         condition: None,
         group_by: vec![Located::nowhere("path".to_owned())],
         aggregate: entries(aggregate),
         derive: Entries::default(),
     }
+}
+
+fn located_span(text: &str) -> Option<Located<Span>> {
+    Some(Located::nowhere(span(text)))
+}
+
+pub(super) fn zone(name: &str) -> Option<Located<String>> {
+    Some(Located::nowhere(name.to_owned()))
+}
+
+/// Session windows without lateness.
+pub(super) fn sessions(gap: &str, max: Option<&str>) -> Config {
+    let (gap, max) = (located_span(gap), max.and_then(located_span));
+    Config { kind: Kind::Session, size: None, gap, max, ..config("1s", None, "0s", COUNT) }
 }
 
 pub(super) fn build(config: &Config) -> Result<Plan, Vec<Problem>> {
@@ -299,6 +316,23 @@ fn mistakes_are_refused_with_a_reason() {
         (Config { kind: Kind::Sliding, ..with(COUNT) }, "cannot build a sliding window without `every`"),
         (Config { kind: Kind::Tumbling, ..sliding("5m", "1m") }, "cannot use `every` in a tumbling window"),
         (config("0s", None, "0s", COUNT), "cannot use a window of no length"),
+        (Config { size: None, ..with(COUNT) }, "cannot build a tumbling window without `size`"),
+        (Config { gap: located_span("5m"), ..with(COUNT) }, "cannot use `gap` in a tumbling window"),
+        (Config { kind: Kind::Session, ..with(COUNT) }, "cannot use `size` in a session window"),
+        (Config { kind: Kind::Session, size: None, ..with(COUNT) }, "cannot build a session window without `gap`"),
+        (sessions("0s", None), "cannot use a window of no gap"),
+        (sessions("2d", None), "cannot cut sessions at 1d when they end after a gap of 2d"),
+        (sessions("1us", Some("3us")), "cannot cut sessions at 3us, the least is 4us"),
+        (Config { zone: zone("Asia/Tokyo"), ..sessions("1m", None) }, "cannot use `zone` in a session window"),
+        (
+            Config { zone: zone("Asia/Tokio"), ..config("1d", None, "0s", COUNT) },
+            "cannot find time zone \"Asia/Tokio\"",
+        ),
+        (Config { zone: zone("Asia/Tokyo"), ..with(COUNT) }, "cannot begin a window of 5m at midnight in Asia/Tokyo"),
+        (
+            Config { zone: zone("Asia/Tokyo"), ..config("2d", Some("36h"), "0s", COUNT) },
+            "cannot begin a window of 1d12h at midnight in Asia/Tokyo",
+        ),
         (Config { derive: entries(&[("r", "m / n")]), ..with(COUNT) }, "cannot find column `m`"),
     ] {
         let problem = build(&config).unwrap_err().remove(0);
