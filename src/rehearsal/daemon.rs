@@ -282,6 +282,8 @@ impl Daemon {
             let alerts = process.flow.give_up();
             process.note(alerts);
         }
+        let alerts = process.flow.tick(self.clocks.now(), looked.quiet);
+        process.note(alerts);
     }
 
     /// Somebody sets the time of day.

@@ -1,6 +1,6 @@
 //! What a script expects, and whether it is so. What came instead is written as an expectation, so that a script can be updated.
 
-use super::view::{Came, View};
+use super::view::{Came, View, times};
 use super::words::{When, Word, plain, shown, words};
 use crate::record::alert::{AlertEvent, AlertStatus};
 use crate::record::sample::WindowRows;
@@ -65,7 +65,7 @@ impl Counted {
 /// What was shown to a script already.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    windows: BTreeSet<(String, EventTime)>,
+    windows: BTreeSet<(String, String)>,
     events: BTreeSet<String>,
 }
 
@@ -231,19 +231,19 @@ impl Expect {
 fn windows(view: &View, name: Option<&str>, seen: &mut Seen) -> Vec<String> {
     let mut lines = Vec::new();
     for window in view.windows.iter().filter(|window| name.is_none_or(|name| name == &*window.window)) {
-        if !seen.windows.insert((window.window.to_string(), window.start)) {
-            continue;
-        }
         for row in 0..window.rows.num_rows() {
-            let before = if name.is_none() { format!("{} ", window.window) } else { String::new() };
-            lines.push(format!("{before}{}", row_line(view, window, row)));
+            let line = row_line(view, window, row);
+            if seen.windows.insert((window.window.to_string(), line.clone())) {
+                let before = if name.is_none() { format!("{} ", window.window) } else { String::new() };
+                lines.push(format!("{before}{line}"));
+            }
         }
     }
     lines
 }
 
 fn row_line(view: &View, window: &WindowRows, row: usize) -> String {
-    let mut line = view.range(window);
+    let mut line = view.range(window, row);
     for (name, value) in view.cells(window, row) {
         let unsaid = (name == "late" && value == 0) || (name == "provisional" && value == false);
         if !unsaid {
@@ -291,10 +291,10 @@ impl RowOf {
     fn candidates<'v>(&'v self, view: &'v View) -> impl Iterator<Item = (&'v WindowRows, usize)> {
         let range = self.range.map(|(start, end)| (start.from(view.origin), end.from(view.origin)));
         let windows = view.windows.iter().filter(move |window| {
-            let named = self.window.as_deref().is_none_or(|name| name == &*window.window);
-            named && range.is_none_or(|range| range == (window.start, window.end))
+            self.window.as_deref().is_none_or(|name| name == &*window.window)
         });
         let rows = windows.flat_map(|window| (0..window.rows.num_rows()).map(move |row| (window, row)));
+        let rows = rows.filter(move |(window, row)| range.is_none_or(|range| range == times(window, *row)));
         rows.filter(|(window, row)| {
             let cells = view.cells(window, *row);
             let groups = self.pairs.iter().filter(|(name, _)| view.is_group(window, name));
@@ -340,7 +340,7 @@ impl RowOf {
             None => name != "late" && name != "provisional",
         };
         let cells: Pairs = cells.into_iter().filter(|(name, _)| wanted(name)).collect();
-        format!("window {} {}{}", window.window, view.range(window), written(&cells))
+        format!("window {} {}{}", window.window, view.range(window, row), written(&cells))
     }
 }
 

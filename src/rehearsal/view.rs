@@ -38,6 +38,15 @@ pub(super) struct View {
 
 type Standing = (&'static str, EventTime, Vec<(String, Value)>);
 
+/// From when to when a row's window is: of sessions, several come together.
+pub(super) fn times(window: &WindowRows, row: usize) -> (EventTime, EventTime) {
+    let time = |column: usize| {
+        let column = window.rows.column(column).as_primitive::<TimestampMicrosecondType>();
+        EventTime::from_micros(column.value(row))
+    };
+    (time(0), time(1))
+}
+
 impl View {
     /// # Errors
     /// When there is no window of that name.
@@ -51,9 +60,10 @@ impl View {
         }
     }
 
-    pub(super) fn range(&self, window: &WindowRows) -> String {
+    pub(super) fn range(&self, window: &WindowRows, row: usize) -> String {
         let shown = |time| super::words::shown(time, self.origin);
-        format!("{}..{}", shown(window.start), shown(window.end))
+        let (start, end) = times(window, row);
+        format!("{}..{}", shown(start), shown(end))
     }
 
     pub(super) fn is_group(&self, window: &WindowRows, column: &str) -> bool {

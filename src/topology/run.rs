@@ -438,8 +438,7 @@ impl Runner {
             tracing::debug!(partitions = names.join(" "), "partitions of the last run are not waited for any longer");
             alerts.extend(self.stages.give_up());
         }
-        let quiet = if waiting { passed } else { Span::ZERO };
-        alerts.extend(self.stages.tick(self.surroundings.clock.now(), quiet));
+        alerts.extend(self.stages.tick(self.surroundings.clock.now(), looked.quiet));
         self.alert(alerts).await;
         self.settle_claims();
         self.publish();

@@ -6,11 +6,12 @@ use super::function::{Aggregate, Class, Read, resolve};
 use super::shape::Shape;
 use super::state::Keep;
 use crate::expression::{Compiler, Expression};
-use crate::limits::PARTIAL_SKETCHES;
+use crate::limits::{PARTIAL_SKETCHES, SESSION_PIECES};
 use crate::place::{Located, Problem, did_you_mean};
 use crate::record::sample::{WindowSchema, columns};
 use crate::record::schema::{ColumnType, Schema};
 use crate::record::state::Fingerprint;
+use crate::time::Span;
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -104,7 +105,11 @@ impl Plan {
 
     /// How long before a time records may be that a window which closes then has counted.
     pub fn reach(&self) -> Span {
-        Span::from_micros(self.size + self.every + self.lateness)
+        match self.session {
+            Some((gap, piece)) => Span::from_micros(gap + piece * SESSION_PIECES + self.lateness),
+            // A zone's clock is turned back by an hour at most where it is turned.
+            None => Span::from_micros(self.size + self.every + self.lateness + 3_600_000_000),
+        }
     }
 
     /// What the rows of this window look like.
