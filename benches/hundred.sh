@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A month of logs in MinIO, and the questions of docs/query.md asked of it by headrig and by DuckDB, side by side: the same files, the
-# same two threads. The table of docs/archive.md.
+# same two threads. The table of docs/performance.md.
 #
 #   benches/hundred.sh                            100,000,000 rows over 30 days; 40 minutes on two cores after the first build
 #   benches/hundred.sh --rows 3000000             to see that it works
