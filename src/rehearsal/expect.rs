@@ -290,9 +290,8 @@ impl RowOf {
     /// Rows of the range whose group columns are as said.
     fn candidates<'v>(&'v self, view: &'v View) -> impl Iterator<Item = (&'v WindowRows, usize)> {
         let range = self.range.map(|(start, end)| (start.from(view.origin), end.from(view.origin)));
-        let windows = view.windows.iter().filter(move |window| {
-            self.window.as_deref().is_none_or(|name| name == &*window.window)
-        });
+        let windows =
+            view.windows.iter().filter(move |window| self.window.as_deref().is_none_or(|name| name == &*window.window));
         let rows = windows.flat_map(|window| (0..window.rows.num_rows()).map(move |row| (window, row)));
         let rows = rows.filter(move |(window, row)| range.is_none_or(|range| range == times(window, *row)));
         rows.filter(|(window, row)| {
