@@ -141,6 +141,26 @@ pub const LEAST_ABSENCE: Span = Span::from_secs(1);
 /// come back. With one name for each start of a program, what is followed stays small.
 pub const FORGET_AFTER: Span = Span::from_secs(86_400);
 
+/// Producers of one pipeline, with `watermark_by`, in all its partitions; those beyond share one watermark in each partition and are counted.
+/// Each takes some 150 bytes.
+pub const PRODUCERS: usize = 10_000;
+
+/// A producer that has been silent for this long, while nothing waited, is forgotten: its name may never come again.
+pub const PRODUCER_FORGOTTEN: Span = Span::from_secs(3_600);
+
+/// Producers whose clocks are told to be off, at a time: each is a series of a metric.
+pub const SKEWS_TOLD: usize = 10;
+
+/// How often it is told how far producers' clocks are off.
+pub const SKEW_EVERY: Span = Span::from_secs(10);
+
+/// A producer whose clock is off by this much is logged, once until it isn't any more. It is the default of `lateness`: without
+/// `watermark_by` it would make others' records late.
+pub const SKEW_LOGGED: Span = Span::from_secs(30);
+
+/// Bytes of a text that the aggregates `first` and `last` keep of each group and pane; longer ones are cut at a character.
+pub const EDGE_TEXT_BYTES: usize = 1_024;
+
 /// A partition that has been silent for this long doesn't hold event time back any more.
 pub const IDLE_AFTER: Span = Span::from_secs(30);
 

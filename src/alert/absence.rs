@@ -156,6 +156,10 @@ impl Config {
             let problem = when.problem("cannot use `when` beside `absent_for`: there is no row to look at");
             problems.push(problem.hint("make two alerts of it"));
         }
+        if let Some(levels) = &self.levels {
+            let problem = levels.problem("cannot use `levels` beside `absent_for`: there is no row to look at");
+            problems.push(problem.hint("make two alerts of it"));
+        }
         if self.hold > Span::ZERO || self.keep_firing_for > Span::ZERO {
             let problem = Problem::new(at, "cannot use `for` or `keep_firing_for` beside `absent_for`");
             problems

@@ -34,6 +34,7 @@ fn config(on: &str) -> Config {
         alert: located("Gone"),
         on: located(on),
         when: None,
+        levels: None,
         absent_for: span("2m"),
         expected: None,
         forget_after: None,

@@ -47,6 +47,15 @@ impl State {
     }
 }
 
+/// What a window says of a group.
+#[derive(Debug, Clone, Copy)]
+struct Verdict {
+    /// Whether the condition is true.
+    holds: bool,
+    /// Whether a worse level of the same alert fires.
+    outranked: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) plan: Plan,
@@ -81,7 +90,13 @@ impl Alerts {
     /// Windows of one name must come in the order of their ends.
     pub fn evaluate(&mut self, window: &WindowRows) -> Vec<AlertEvent> {
         let mut events = Vec::new();
-        for rule in self.rules.iter_mut().filter(|rule| rule.plan.window == window.window) {
+        for number in 0..self.rules.len() {
+            if self.rules[number].plan.window != window.window {
+                continue;
+            }
+            let (before, rest) = self.rules.split_at_mut(number);
+            let rule = &mut rest[0];
+            let above = &before[number - rule.plan.above..];
             let (conditions, failed) = rule.plan.condition.evaluate_mask_lenient(&window.rows);
             self.failed_total += failed;
             for (group, at, holds) in verdicts(&rule.plan, window, &conditions) {
@@ -90,7 +105,9 @@ impl Alerts {
                 } else {
                     let row = Row { window, at };
                     self.changed |= holds || rule.states.contains_key(&group);
-                    events.extend(rule.step(&self.pipeline, group.clone(), row, holds));
+                    let fires = |rule: &Rule| matches!(rule.states.get(&group), Some(State::Firing { .. }));
+                    let outranked = above.iter().any(fires);
+                    events.extend(rule.step(&self.pipeline, group.clone(), row, Verdict { holds, outranked }));
                     rule.show(group, row, holds);
                 }
             }
@@ -165,11 +182,21 @@ impl Rule {
         self.shown.insert(group, Shown::of(&self.plan, labels, row));
     }
 
-    /// Moves the state of `group` on by one window whose condition is `holds`.
-    fn step(&mut self, pipeline: &str, group: Group, row: Row<'_>, holds: bool) -> Option<AlertEvent> {
+    /// Moves the state of `group` on by one window with this verdict.
+    fn step(&mut self, pipeline: &str, group: Group, row: Row<'_>, verdict: Verdict) -> Option<AlertEvent> {
         let end = row.window.end.micros();
         let plan = &self.plan;
+        let Verdict { holds, outranked } = verdict;
         match (self.states.get_mut(&group), holds) {
+            (Some(State::Firing { starts_at, labels, .. }), _) if outranked => {
+                let event = event(pipeline, plan, row, labels, *starts_at, Some(end));
+                let since = *starts_at - plan.hold;
+                self.states.remove(&group);
+                if holds {
+                    self.states.insert(group, State::Pending { since });
+                }
+                Some(event)
+            }
             (Some(State::Firing { last_true, .. }), true) => {
                 *last_true = end;
                 None
@@ -192,7 +219,7 @@ impl Rule {
                     Some(State::Pending { since }) => *since,
                     _ => end,
                 };
-                if end - since < plan.hold {
+                if end - since < plan.hold || outranked {
                     self.states.insert(group, State::Pending { since });
                     return None;
                 }

@@ -14,6 +14,7 @@ mod absence_tests;
 mod active;
 mod engine;
 mod humanize;
+mod levels;
 mod plan;
 mod row;
 mod saved;
@@ -24,6 +25,7 @@ mod tests;
 
 pub use absence::{Absence, Absences, RestoringAbsences};
 pub use engine::Alerts;
+pub use levels::Level;
 pub use plan::Plan;
 pub use saved::{Abandoned, Restoring, Resumed};
 pub use threshold::ThresholdError;
@@ -43,6 +45,8 @@ pub struct Config {
     pub on: Located<String>,
     /// The condition, over the window's columns.
     pub when: Option<Located<String>>,
+    /// In place of a condition: several, the worst first. The alert is told by the worst that holds.
+    pub levels: Option<Located<Vec<Level>>>,
     /// In place of a condition: fires when nothing has come for so long, of the source or of a group of the window's records.
     pub absent_for: Option<Located<Span>>,
     /// With `absent_for`: the values of the window's group column that must be there. Default: those that were seen.

@@ -28,6 +28,8 @@ pub struct Plan {
     pub(super) keep_firing_for: i64,
     pub(super) labels: Vec<(String, Text)>,
     pub(super) annotations: Vec<(String, Text)>,
+    /// How many rules before this one are levels of the same alert that outrank it.
+    pub(super) above: usize,
     /// Of all but the annotations: what is pending or firing under another one is another alert.
     pub(super) fingerprint: Fingerprint,
 }
@@ -46,7 +48,7 @@ impl Config {
         };
         let Some(when) = &self.when else {
             let problem = self.alert.problem(format!("cannot build the alert `{}` without `when`", self.alert.value));
-            problems.push(problem.hint("a condition, as in `when: errors > 10`; or `absent_for: 2m`"));
+            problems.push(problem.hint("a condition, as in `when: errors > 10`; or `levels`, or `absent_for: 2m`"));
             return Err(problems);
         };
         for (key, place) in [
@@ -85,6 +87,7 @@ impl Config {
                 keep_firing_for: self.keep_firing_for.micros(),
                 labels,
                 annotations,
+                above: 0,
             }),
             _ => Err(problems),
         }

@@ -1,6 +1,6 @@
 //! Rules over scripts of window results.
 
-use super::{Alerts, Config, Plan};
+use super::{Alerts, Config, Level, Plan};
 use crate::expression::Compiler;
 use crate::place::{Entries, Located, Problem};
 use crate::record::alert::AlertEvent;
@@ -76,6 +76,7 @@ fn config(hold: i64, keep_firing_for: i64) -> Config {
         alert: located("HighErrorRate"),
         on: located("route_5m"),
         when: Some(located("error_rate > 0.02 and requests >= 20")),
+        levels: None,
         absent_for: None,
         expected: None,
         forget_after: None,
@@ -126,6 +127,71 @@ fn keep_firing_for_bridges_flapping() {
 fn no_data_neither_fires_nor_resolves() {
     check(0, 0, &[None, BAD, None, None, GOOD, None], &["1 firing", "4 resolved"]);
     check(2, 0, &[BAD, None, BAD], &["2 firing"]);
+}
+
+/// Runs one group with levels at 0.5 (P0), 0.2 (P1) and 0.1 (P2) through windows a minute apart; `minute status severity`.
+fn check_levels(hold: i64, keep_firing_for: i64, rates: &[f64], expected: &[&str]) {
+    let run = |restart: Option<usize>| {
+        let plans = || levels(hold, keep_firing_for, &[("0.5", "P0"), ("0.2", "P1"), ("0.1", "P2")]);
+        let mut alerts = Alerts::new("p", plans().build_levels(&[schema()], &Compiler::default()).unwrap());
+        let mut shown = Vec::new();
+        for (at, rate) in rates.iter().enumerate() {
+            let events = alerts.evaluate(&window(at as i64, &[(Some("/a"), Some(*rate))]));
+            shown.extend(events.iter().map(|e| format!("{at} {} {}", e.status.as_str(), e.labels["severity"])));
+            assert!(alerts.counts().1 <= 1, "one level fires");
+            if restart == Some(at) {
+                let mut next = Alerts::new("p", plans().build_levels(&[schema()], &Compiler::default()).unwrap());
+                let restoring = next.read(&alerts.save()).unwrap();
+                assert_eq!(next.resume(restoring), super::Resumed::default());
+                alerts = next;
+            }
+        }
+        shown
+    };
+    assert_eq!(run(None), expected, "for {hold}m, keep_firing_for {keep_firing_for}m, {rates:?}");
+    (0..rates.len()).for_each(|at| assert_eq!(run(Some(at)), expected, "with a restart behind minute {at}"));
+}
+
+fn levels(hold: i64, keep_firing_for: i64, levels: &[(&str, &str)]) -> Config {
+    let level = |(rate, severity): &(&str, &str)| Level {
+        when: located(&format!("error_rate > {rate}")),
+        labels: entries(&[("severity", severity)]),
+    };
+    let levels = Some(Located::nowhere(levels.iter().map(level).collect()));
+    Config { when: None, levels, ..config(hold, keep_firing_for) }
+}
+
+#[test]
+fn the_worst_level_is_told() {
+    check_levels(
+        0,
+        0,
+        &[0.15, 0.3, 0.15, 0.0],
+        &["0 firing P2", "1 firing P1", "1 resolved P2", "2 resolved P1", "2 firing P2", "3 resolved P2"],
+    );
+    check_levels(0, 0, &[0.0, 0.9, 0.9, 0.0], &["1 firing P0", "3 resolved P0"]);
+    // The lower level goes on firing until the worse one has held for as long as it must.
+    check_levels(
+        2,
+        0,
+        &[0.15, 0.15, 0.15, 0.9, 0.9, 0.9, 0.15, 0.0],
+        &["2 firing P2", "5 firing P0", "5 resolved P2", "6 resolved P0", "6 firing P2", "7 resolved P2"],
+    );
+    // One spike doesn't count for the worse level, and doesn't disturb the lower one.
+    check_levels(1, 0, &[0.15, 0.15, 0.9, 0.15, 0.0], &["1 firing P2", "4 resolved P2"]);
+    check_levels(0, 2, &[0.9, 0.15, 0.15, 0.0, 0.0], &["0 firing P0", "2 resolved P0", "2 firing P2", "4 resolved P2"]);
+}
+
+#[test]
+fn levels_that_make_no_sense_are_refused() {
+    let build = |config: &Config| config.build_levels(&[schema()], &Compiler::default()).unwrap_err();
+    let problem = build(&levels(0, 0, &[("0.5", "P0"), ("0.2", "P0")])).remove(0);
+    assert!(problem.message.starts_with("cannot tell this level from one above it"), "{}", problem.message);
+    let both = Config { when: Some(located("requests > 1")), ..levels(0, 0, &[("0.5", "P0")]) };
+    assert!(build(&both)[0].message.starts_with("cannot use `when` beside `levels`"));
+    assert!(build(&levels(0, 0, &[]))[0].message.starts_with("cannot use `levels` without a level"));
+    let wrong = Config { on: located("route5m"), ..levels(0, 0, &[("0.5", "P0"), ("0.2", "P1")]) };
+    assert_eq!(build(&wrong).len(), 1, "told once");
 }
 
 #[test]

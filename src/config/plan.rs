@@ -24,6 +24,8 @@ pub struct Plan {
     /// The schema of the rows that come out of the transforms.
     pub schema: Arc<Schema>,
     pub metrics: Vec<metric::Plan>,
+    /// Positions, in the decoder's schema, of the text columns that tell producers apart. None: partitions aren't divided.
+    pub watermark_by: Vec<usize>,
     pub windows: Vec<window::Plan>,
     pub alerts: Vec<alert::Plan>,
     /// Alerts over what doesn't come.
@@ -82,6 +84,7 @@ impl Plan {
             transforms: Vec::new(),
             schema: Arc::clone(&self.schema),
             metrics: Vec::new(),
+            watermark_by: Vec::new(),
             windows: self.windows.clone(),
             alerts: std::mem::take(&mut self.alerts),
             // They are refused where daemons share windows.

@@ -29,6 +29,10 @@ pub(super) struct Pipeline {
     /// Metrics derived from rows, served at `/metrics`.
     #[serde(default)]
     pub metrics: Vec<metric::Config>,
+    /// Columns that tell producers apart: each producer has a watermark of its own, so that one whose clock is ahead doesn't make
+    /// the others late.
+    #[serde(default)]
+    pub watermark_by: Vec<Located<String>>,
     /// Aggregates in event time.
     #[serde(default)]
     pub windows: Vec<window::Config>,
@@ -58,12 +62,13 @@ pub(super) struct Pipeline {
 }
 
 /// The keys of [`Pipeline`].
-pub(super) const PARTS: [&str; 15] = [
+pub(super) const PARTS: [&str; 16] = [
     "pipeline",
     "sources",
     "decode",
     "transform",
     "metrics",
+    "watermark_by",
     "windows",
     "repartition",
     "alerts",
@@ -112,5 +117,6 @@ fn default_decode() -> decode::Config {
         schema: Located::nowhere("access".to_owned()),
         time_formats: Vec::new(),
         zone: None,
+        max_future: None,
     }
 }

@@ -13,7 +13,7 @@ use super::{limits, needed};
 use crate::expression::Compiler;
 use crate::place::{Entries, Located, Place, Problem, did_you_mean};
 use crate::record::sample::WindowSchema;
-use crate::record::schema::Schema;
+use crate::record::schema::{ColumnType, Schema};
 use crate::transform::Transform;
 use crate::{alert, decode, metric, sink, source, transform, window};
 use std::collections::HashMap;
@@ -111,6 +111,7 @@ impl<'r> Resolver<'r> {
         self.routes(&raw.route);
         self.problems.extend(sink::check_quiet(&raw.inhibit, &raw.maintenance));
         let decode = decode?;
+        let watermark_by = self.watermark_by(&raw.watermark_by, &decode.schema);
         let (transforms, schema) = self.transforms(&raw.transform, &decode.schema);
         let (metrics, windows, alerts, absences) = if self.is_sound(&["decode", "transform"]) {
             self.problems.extend(raw.archive.iter().flat_map(|archive| archive.check(&schema)));
@@ -135,6 +136,7 @@ impl<'r> Resolver<'r> {
             transforms,
             schema: Arc::new(schema),
             metrics,
+            watermark_by,
             windows,
             alerts,
             absences,
@@ -207,6 +209,11 @@ impl<'r> Resolver<'r> {
             self.problems.push(
                 problem.hint("the archive says which records are in which part: as in `archive: { url: ./data }`"),
             );
+        }
+        if let Some(column) = raw.watermark_by.first() {
+            let problem = column.problem("cannot use `watermark_by` where daemons share windows");
+            self.problems
+                .push(problem.hint("they tell each other of partitions, not of producers: take one of the two out"));
         }
         for absence in raw.alerts.iter().filter_map(|alert| alert.absent_for.as_ref()) {
             let problem = absence.problem("cannot use `absent_for` where daemons share windows");
@@ -290,6 +297,27 @@ impl<'r> Resolver<'r> {
         (steps, schema)
     }
 
+    /// The positions of the columns that tell producers apart.
+    fn watermark_by(&mut self, names: &[Located<String>], schema: &Schema) -> Vec<usize> {
+        let mut columns = Vec::new();
+        for name in names {
+            let at = schema.columns.iter().position(|column| column.name == name.value);
+            let Some((at, kind)) = at.map(|at| (at, schema.columns[at].kind)) else {
+                let known = schema.columns.iter().map(|column| column.name.as_str());
+                self.problems.push(not_found("column", name, known));
+                continue;
+            };
+            if kind != ColumnType::Text {
+                let text = format!("cannot tell producers apart by `{}`, its type is {}", name.value, kind.as_str());
+                self.problems.push(name.problem(text).hint("name text columns, as in `watermark_by: [instance]`"));
+            } else if columns.contains(&at) {
+                self.problems.push(name.problem(format!("cannot tell producers apart by `{}` twice", name.value)));
+            }
+            columns.push(at);
+        }
+        columns
+    }
+
     fn metrics(&mut self, configs: &[metric::Config], schema: &Schema) -> Vec<metric::Plan> {
         let built = configs.iter().map(|config| config.build(schema, &self.compiler)).collect::<Vec<_>>();
         built.into_iter().filter_map(|result| self.keep("metrics", result)).collect()
@@ -325,8 +353,8 @@ impl<'r> Resolver<'r> {
                 self.problems.push(not_found("window", on, written.iter().copied()));
                 continue;
             }
-            let result = config.build(windows, &self.compiler);
-            alerts.extend(self.keep("alerts", result));
+            let result = config.build_levels(windows, &self.compiler);
+            alerts.extend(self.keep("alerts", result).into_iter().flatten());
         }
         alerts
     }

@@ -8,8 +8,7 @@ use crate::place::{Place, Problem};
 const TYPED: [&str; 2] = ["sources", "notify"];
 
 /// Keys by the top-level key that they stand under; `""` is the top.
-const KEYS: [(&str, &[&str]); 3] =
-    [("", &["rules", "forward", "slos", "slis", "spool"]), ("decode", &["max_future"]), ("server", &["tls", "auth"])];
+const KEYS: [(&str, &[&str]); 2] = [("", &["rules", "forward", "slos", "slis", "spool"]), ("server", &["tls", "auth"])];
 
 /// Types, kinds and steps by top-level key.
 const VARIANTS: [(&str, &[&str]); 3] = [

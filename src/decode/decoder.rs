@@ -259,6 +259,7 @@ mod tests {
     use super::*;
     use crate::record::raw::{PartitionId, Positions};
     use crate::record::schema::{BUILT_IN, Column, ColumnType, Schema};
+    use crate::time::Span;
     use arrow::util::display::array_value_to_string;
     use jiff::tz::TimeZone;
     use proptest::prelude::*;
@@ -416,6 +417,16 @@ mod tests {
             r#"{"timestamp":"soon"}"#,
             r#"ts=2026-05-06T00:00:00Z ts_source=arrival attributes={"timestamp":"soon"} !bad_timestamp"#,
         );
+        let mut patient = plan(Envelope::None, Format::Auto, false);
+        patient.times = patient.times.with_max_future(Span::from_secs(3_600));
+        for (time, expected) in [("01:00:00Z", "ts_source=event"), ("01:00:01Z", "!future_timestamp")] {
+            let record = format!(r#"{{"timestamp":"2026-05-06T{time}"}}"#);
+            let decoded = shown(&patient, record.as_bytes());
+            assert!(decoded.ends_with(expected), "{decoded}");
+            // Those that come in a layout that is known are measured alike.
+            let twice = Decoder::new(&patient).decode(&batch(&[record.as_bytes(); 3]));
+            assert_eq!(twice.counts.future_timestamp, if expected == "ts_source=event" { 0 } else { 3 });
+        }
         let fly = plan(Envelope::Fly, Format::Auto, false);
         assert_eq!(
             shown(

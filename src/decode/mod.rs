@@ -37,6 +37,7 @@ pub use speculate::Speculation;
 pub use timestamp::{TimeFormat, TimeFormats};
 
 use crate::place::Located;
+use crate::time::Span;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -59,6 +60,8 @@ pub struct Config {
     pub time_formats: Vec<Located<String>>,
     /// The IANA zone of times written without one. Default UTC.
     pub zone: Option<Located<String>>,
+    /// A time further ahead of the envelope's, the broker's or the arrival's is not used. Default 5m.
+    pub max_future: Option<Located<Span>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]

@@ -1,6 +1,7 @@
 //! `decode:` checked: formats and zone resolved.
 
 use super::{Config, Envelope, Format, TimeFormat, TimeFormats};
+use crate::limits;
 use crate::place::{Located, Problem, did_you_mean};
 use crate::record::schema::Schema;
 use crate::time::zone;
@@ -29,10 +30,16 @@ impl Plan {
 }
 
 impl Config {
-    /// Each time format and zone that is not known; needs no schema.
+    /// Each time format and zone that is not known, and a `max_future` that is too long; needs no schema.
     pub fn check(&self) -> Vec<Problem> {
         let formats = self.time_formats.iter().filter_map(|text| time_format(text).err());
-        formats.chain(self.zone.as_ref().and_then(|name| time_zone(name).err())).collect()
+        let zone = self.zone.as_ref().and_then(|name| time_zone(name).err());
+        let future = self.max_future.as_ref().filter(|span| span.value > limits::WINDOW_SPAN);
+        let future = future.map(|span| {
+            let problem = span.problem(format!("cannot use times that are {} ahead", span.value));
+            problem.hint(format!("at most {}", limits::WINDOW_SPAN))
+        });
+        formats.chain(zone).chain(future).collect()
     }
 
     /// Resolves the time formats and the zone.
@@ -49,7 +56,9 @@ impl Config {
             formats = vec![TimeFormat::Rfc3339, TimeFormat::Epoch];
         }
         let zone = self.zone.as_ref().and_then(|name| time_zone(name).ok()).unwrap_or(TimeZone::UTC);
-        Ok(Plan::new(self.envelope, self.format, schema, TimeFormats::new(formats, zone)))
+        let max_future = self.max_future.as_ref().map_or(limits::MAX_FUTURE, |span| span.value);
+        let times = TimeFormats::new(formats, zone).with_max_future(max_future);
+        Ok(Plan::new(self.envelope, self.format, schema, times))
     }
 }
 
@@ -105,6 +114,7 @@ mod tests {
             schema: Located::nowhere("access".into()),
             time_formats: formats.iter().map(|f| Located::nowhere((*f).to_owned())).collect(),
             zone: zone.map(|z| Located::nowhere(z.to_owned())),
+            max_future: None,
         };
         let built = config.build(Arc::new(Schema::new("t", 1, BUILT_IN.iter().map(column).collect())));
         match (built, expected) {

@@ -6,10 +6,9 @@ use super::envelope::Parts;
 use super::fields::Fields;
 use super::tape::{behind, kind, members, text, write_json, write_text};
 use super::timestamp::TimeFormats;
-use crate::limits;
 use crate::record::dead::DeadReason;
 use crate::record::schema::{ATTRIBUTES, Schema};
-use crate::time::EventTime;
+use crate::time::{EventTime, Span};
 use arrow::array::RecordBatch;
 use simd_json::{Node, StaticNode};
 use std::sync::Arc;
@@ -224,7 +223,7 @@ impl Rows {
             broker: context.broker_time,
             arrival: context.arrival,
         };
-        let chosen = candidates.choose();
+        let chosen = candidates.choose(self.times.max_future());
         if let Some(at) = own_at {
             flaws.bad_timestamp |= own == Some(None);
             flaws.future_timestamp |= chosen.own_is_future;
@@ -364,10 +363,10 @@ pub(super) struct Chosen {
 }
 
 impl Candidates {
-    /// The record's own time, else the envelope's, the broker's, that of arrival. One that lies more than `MAX_FUTURE`
+    /// The record's own time, else the envelope's, the broker's, that of arrival. One that lies more than `max_future`
     /// after the next usable one behind it is not usable.
-    pub(super) fn choose(self) -> Chosen {
-        let usable = |time: EventTime, reference: EventTime| time <= reference + limits::MAX_FUTURE;
+    pub(super) fn choose(self, max_future: Span) -> Chosen {
+        let usable = |time: EventTime, reference: EventTime| time <= reference + max_future;
         let mut chosen =
             Chosen { time: self.arrival, source: Source::ARRIVAL, own_is_future: false, envelope_is_future: false };
         if let Some(broker) = self.broker.filter(|time| usable(*time, chosen.time)) {

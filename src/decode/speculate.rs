@@ -169,7 +169,7 @@ impl Speculator {
         let values = Values { bytes, scratch: &cuts.scratch, pieces: &cuts.pieces };
         let own = values.time(assignment.own_time, rows, &mut minutes.own)?;
         let envelope = values.time(assignment.envelope_time, rows, &mut minutes.envelope)?;
-        let chosen = Candidates { own, envelope, broker, arrival }.choose();
+        let chosen = Candidates { own, envelope, broker, arrival }.choose(rows.times().max_future());
         if chosen.own_is_future || chosen.envelope_is_future {
             return None;
         }

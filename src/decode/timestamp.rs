@@ -3,7 +3,8 @@
 //! RFC 3339 has a hand-written reader because every record has two of them; patterns go through `jiff`.
 
 use super::swar;
-use crate::time::EventTime;
+use crate::limits;
+use crate::time::{EventTime, Span};
 use jiff::civil::DateTime;
 use jiff::fmt::strtime::BrokenDownTime;
 use jiff::tz::TimeZone;
@@ -25,6 +26,7 @@ pub enum TimeFormat {
 pub struct TimeFormats {
     formats: Vec<TimeFormat>,
     zone: TimeZone,
+    max_future: Span,
 }
 
 impl Default for TimeFormats {
@@ -35,7 +37,18 @@ impl Default for TimeFormats {
 
 impl TimeFormats {
     pub fn new(formats: Vec<TimeFormat>, zone: TimeZone) -> Self {
-        Self { formats, zone }
+        Self { formats, zone, max_future: limits::MAX_FUTURE }
+    }
+
+    /// A time that lies further ahead of the next one is not usable.
+    #[must_use]
+    pub fn with_max_future(self, max_future: Span) -> Self {
+        Self { max_future, ..self }
+    }
+
+    /// See [`Self::with_max_future`]; [`limits::MAX_FUTURE`] if nothing else was said.
+    pub(super) fn max_future(&self) -> Span {
+        self.max_future
     }
 
     /// Reads a time written as text; `None` when no format fits or it lies outside the years −9999 to 9999.

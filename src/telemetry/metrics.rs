@@ -39,6 +39,8 @@ pub struct SelfMetrics {
     pub window_late: IntCounterVec,
     /// The event-time clock of a pipeline, in seconds since 1970.
     pub watermark_timestamp_seconds: GaugeVec,
+    /// How far ahead of the median a producer's clock is, in seconds, by pipeline and producer.
+    pub producer_skew_seconds: GaugeVec,
     /// Alerts by pipeline and state (`pending`, `firing`).
     pub alerts: IntGaugeVec,
     /// Alert events handed to a receiver, by pipeline, receiver and outcome (`delivered`, `failed`).
@@ -105,11 +107,8 @@ impl SelfMetrics {
                 "Records that came too late for a window",
                 &["pipeline", "window"],
             ),
-            watermark_timestamp_seconds: gauge(
-                "headrig_watermark_timestamp_seconds",
-                "Event-time clock of the pipeline",
-                &["pipeline"],
-            ),
+            producer_skew_seconds: skews(&registry),
+            watermark_timestamp_seconds: watermarks(&registry),
             alerts: int_gauge("headrig_alerts", "Alerts by state", &["pipeline", "state"]),
             notify: counter(
                 "headrig_notify_total",
@@ -158,6 +157,17 @@ impl Default for SelfMetrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn skews(registry: &Registry) -> GaugeVec {
+    let help = "How far ahead of the median a producer's clock is, for those that are off most";
+    let options = Opts::new("headrig_producer_skew_seconds", help);
+    register(registry, GaugeVec::new(options, &["pipeline", "producer"]).expect("constant names are valid"))
+}
+
+fn watermarks(registry: &Registry) -> GaugeVec {
+    let options = Opts::new("headrig_watermark_timestamp_seconds", "Event-time clock of the pipeline");
+    register(registry, GaugeVec::new(options, &["pipeline"]).expect("constant names are valid"))
 }
 
 fn retries(registry: &Registry) -> IntCounterVec {

@@ -101,6 +101,11 @@ impl StreamClock {
         }
     }
 
+    /// Other partitions stand for this one: it isn't waited for, and the reading stays until they deliver.
+    pub fn hand_over(&mut self, partition: usize) {
+        self.partitions[partition].activity = Activity::Idle;
+    }
+
     /// Ends a partition, whose number may be given to another one.
     pub fn forget(&mut self, partition: usize) {
         self.ended_before = self.ended_before.max(self.partitions[partition].largest);
@@ -127,7 +132,7 @@ impl StreamClock {
                 progress.largest = progress.largest.max(Some(stamp));
                 least.set(number, progress.largest);
             }
-            // It is active, so there is a least one; it may be one that is silent yet.
+            // There is a least one, as this one counts; it may be one that is silent yet.
             *current = (*current).max(least.least().flatten());
             each(*current);
         }
@@ -287,6 +292,53 @@ mod tests {
         let mut clock = StreamClock::resume(Some(at(70)), None);
         let new = clock.register();
         assert_eq!(feed(&mut clock, new, &[10, 71]), [Some(at(70)), Some(at(71))]);
+    }
+
+    #[test]
+    fn records_of_several_partitions_are_observed_one_by_one() {
+        let stream = [(0, 10), (1, 8), (0, 50), (2, 3), (1, 60), (2, 55), (0, 1), (0, 90), (1, 91), (2, 92)];
+        let mut one_by_one = StreamClock::default();
+        let mut together = StreamClock::default();
+        for clock in [&mut one_by_one, &mut together] {
+            (0..3).for_each(|_| drop(clock.register_idle()));
+        }
+        let expected: Vec<_> = stream.iter().flat_map(|(at, s)| feed(&mut one_by_one, *at, &[*s])).collect();
+        for cut in [3, stream.len()] {
+            let mut found = Vec::new();
+            let mut clock = together.clone();
+            for part in [&stream[..cut], &stream[cut..]] {
+                clock.observe_each(part.iter().map(|(number, s)| (*number, at(*s))), |now| found.push(now));
+            }
+            assert_eq!(found, expected);
+        }
+        assert_eq!(expected[3], Some(at(10)), "who is new and behind doesn't set it back");
+        assert_eq!(expected.last(), Some(&Some(at(90))));
+    }
+
+    #[test]
+    fn a_partition_that_was_forgotten_leaves_its_number_and_its_time() {
+        let mut clock = StreamClock::default();
+        let (a, b) = (clock.register_idle(), clock.register_idle());
+        feed(&mut clock, a, &[100]);
+        feed(&mut clock, b, &[50]);
+        clock.forget(a);
+        assert_eq!((clock.register_idle(), clock.ended()), (a, Some(at(100))));
+        assert_eq!(feed(&mut clock, a, &[60]), [Some(at(100))]);
+        clock.set_idle(a);
+        clock.set_idle(b);
+        assert_eq!(clock.now(), Some(at(100)));
+    }
+
+    #[test]
+    fn who_hands_over_moves_nothing() {
+        let mut clock = StreamClock::default();
+        let (idle, silent) = (clock.register(), clock.register());
+        feed(&mut clock, idle, &[100]);
+        clock.set_idle(idle);
+        assert_eq!(clock.now(), None);
+        clock.hand_over(silent);
+        let producer = clock.register_idle();
+        clock.observe_each([(producer, at(60))], |now| assert_eq!(now, Some(at(60))));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //! live run, a backtest and a benchmark are this same code.
 
 use super::decoding::Extent;
+use super::producers::{Producers, Skew};
 use super::roster::Roster;
-use super::state::{Restored, State, StateError, pack, unpack};
+use super::state::{Restored, State, StateError, pack_all, unpack_all};
 use crate::alert::{Absences, Alerts};
 use crate::config::{Plan, Role};
 use crate::decode::{Counts, Decoded, Decoder, Speculation};
@@ -45,6 +46,8 @@ pub struct Outcome {
 #[derive(Debug)]
 pub struct Flow {
     decoder: Decoder,
+    /// Positions of the columns of `watermark_by`.
+    watermark_by: Vec<usize>,
     roster: Roster,
     transforms: Vec<Box<dyn Transform>>,
     /// Shared with scrapes; locked once per batch.
@@ -66,7 +69,8 @@ impl Flow {
         absences.iter().filter_map(|absence| absence.window()).for_each(|window| windows.watch(window));
         Self {
             decoder: Decoder::new(&plan.decode),
-            roster: Roster::default(),
+            roster: Roster::new(plan.watermark_by.clone()),
+            watermark_by: plan.watermark_by.clone(),
             transforms: std::mem::take(&mut plan.transforms),
             metrics: Arc::new(Mutex::new(Metrics::new(std::mem::take(&mut plan.metrics)))),
             windows,
@@ -98,7 +102,7 @@ impl Flow {
     pub fn save(&self) -> Result<Vec<u8>, StateError> {
         let (clock, windows, mut alerts) = (self.roster.save(), self.windows.save(), self.alerts.save());
         alerts.extend(self.absences.save());
-        pack(&State { clock, windows, alerts })
+        pack_all(&State { clock, windows, alerts }, &self.roster.save_producers())
     }
 
     /// Goes on with what [`Self::save`] gave to an earlier run. Windows and alerts that are not defined as they were begin
@@ -111,8 +115,8 @@ impl Flow {
     /// When a partition has been opened before.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<Restored, StateError> {
         assert_eq!(self.roster.opened(), 0, "state is restored before any partition is opened");
-        let State { clock, windows, alerts } = unpack(bytes)?;
-        let roster = Roster::resume(clock);
+        let (State { clock, windows, alerts }, producers) = unpack_all(bytes)?;
+        let roster = Roster::resume(clock, producers, Producers::new(self.watermark_by.clone()));
         let (absences, alerts): (Vec<_>, Vec<_>) = alerts.into_iter().partition(|part| self.absences.knows(part));
         let absences = self.absences.read(&absences)?;
         let (windows, alerts) = (self.windows.read(&windows, roster.newest())?, self.alerts.read(&alerts)?);
@@ -168,9 +172,8 @@ impl Flow {
         }
         let Decoded { rows, dead, counts, speculation } = decoded;
         let mut readings = Vec::with_capacity(rows.num_rows());
-        let times = stamps(&rows).values().iter().map(|micros| EventTime::from_micros(*micros));
-        let newest = times.clone().max();
-        self.roster.observe(partition, times, |reading| readings.push(reading.map(EventTime::micros)));
+        let newest = stamps(&rows).values().iter().max().map(|micros| EventTime::from_micros(*micros));
+        self.roster.observe(partition, &rows, |reading| readings.push(reading.map(EventTime::micros)));
         let mut events =
             EventBatch { partition, rows, clock: Int64Array::from(readings), clock_after: self.roster.now(), end };
         let mut transformed = TransformCounts::default();
@@ -188,13 +191,26 @@ impl Flow {
         Outcome { rows: events.rows, dead, alerts, decoded: counts, speculation, transformed, unmeasured, newest }
     }
 
-    /// It is `now`, by the time of day, and for another `quiet` nothing waited to be read. For alerts over what doesn't come; to be called
-    /// several times a second.
+    /// It is `now`, by the time of day, and for another `quiet` nothing waited to be read. For producers that fall idle, and alerts over what doesn't come;
+    /// to be called several times a second.
     pub fn tick(&mut self, now: EventTime, quiet: Span) -> Vec<AlertEvent> {
         for (window, groups) in self.windows.take_seen() {
             self.absences.saw_groups(&window, &groups);
         }
-        self.absences.tick(now, quiet)
+        self.roster.tick(quiet);
+        let mut alerts = self.advance();
+        alerts.extend(self.absences.tick(now, quiet));
+        alerts
+    }
+
+    /// The producers whose clocks are off most, since the last call.
+    pub(super) fn take_skews(&mut self) -> Vec<Skew> {
+        self.roster.take_skews()
+    }
+
+    /// Records of producers that have no watermark of their own, as there are too many of them, since the start.
+    pub fn producer_overflow(&self) -> u64 {
+        self.roster.producer_overflow()
     }
 
     /// The partition has been silent for so long that nobody waits for it any more.

@@ -45,6 +45,9 @@ mod merged;
 mod merged_tests;
 mod merging;
 mod notifying;
+mod producers;
+#[cfg(test)]
+mod producers_tests;
 mod progress;
 mod publishing;
 mod roster;

@@ -4,6 +4,9 @@
 //! the others' records late; so the least of its producers' counts. A producer that was silent for
 //! [`limits::IDLE_AFTER`] isn't waited for, by the same quiet time as partitions, and after [`limits::PRODUCER_FORGOTTEN`] it is forgotten.
 //!
+//! The first record of a partition may be of the host whose clock is ahead. So a partition holds the clock until one of its producers has come
+//! [`limits::IDLE_AFTER`] far in event time: by then everybody was heard who is waited for.
+//!
 //! How far a clock is off is told by how far a producer's stamps are ahead of the time at which its records were taken in, compared with the median of
 //! all producers: so neither a backlog nor a silent producer looks like a clock that is off.
 
@@ -13,7 +16,7 @@ use crate::time::{EventTime, Span};
 use ahash::RandomState;
 use arrow::array::{Array, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::TimestampMicrosecondType;
-use hashbrown::HashMap;
+use hashbrown::{Equivalent, HashMap};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -33,8 +36,18 @@ struct Producer {
     /// When it last delivered, by the quiet time in µs.
     seen: i64,
     idle: bool,
-    /// How far its stamps were ahead of the times at which its records were taken in: most, in µs, since skews were last asked for.
-    ahead: Option<i64>,
+    /// The time of its first record in µs, while its partition holds the clock.
+    first: Option<i64>,
+}
+
+/// A [`Key`] to look for.
+#[derive(Hash)]
+struct Sought<'k>(usize, &'k [u8]);
+
+impl Equivalent<Key> for Sought<'_> {
+    fn equivalent(&self, (partition, key): &Key) -> bool {
+        self.0 == *partition && self.1 == &**key
+    }
 }
 
 /// How far a producer's clock is off.
@@ -53,6 +66,7 @@ pub(super) struct SavedProducer {
     pub(super) partition: (String, String, String),
     key: Vec<u8>,
     largest: Option<i64>,
+    first: Option<i64>,
     idle: bool,
 }
 
@@ -65,15 +79,24 @@ pub(super) struct Producers {
     quiet: i64,
     /// Records so far of producers for which there was no room.
     overflow: u64,
-    /// The key that is looked for, and the producer of each record of a batch.
-    buffer: Key,
+    /// The bytes of a key that is looked for, and the producer of each record of a batch.
+    buffer: Vec<u8>,
     records: Vec<(usize, EventTime)>,
+    /// How far a producer's stamps were ahead of the times at which its records were taken in: most, in µs, since skews were last asked for; by
+    /// its number in the clock.
+    ahead: Vec<Option<i64>>,
     cap: usize,
 }
 
 impl Producers {
     pub(super) fn new(columns: Vec<usize>) -> Self {
         Self { columns, cap: limits::PRODUCERS, ..Self::default() }
+    }
+
+    /// With room for so many.
+    #[cfg(test)]
+    pub(super) fn set_cap(&mut self, cap: usize) {
+        self.cap = cap;
     }
 
     /// Whether partitions have no producers.
@@ -88,8 +111,10 @@ impl Producers {
         partition: usize,
         rows: &RecordBatch,
         stamps: &TimestampMicrosecondArray,
-        each: impl FnMut(Option<EventTime>),
+        mut each: impl FnMut(Option<EventTime>),
     ) {
+        let holds = clock.standing(partition).is_some_and(|standing| !standing.idle);
+        let mut released = None;
         let ingest = rows.column(INGEST).as_primitive::<TimestampMicrosecondType>();
         let columns: Vec<&StringArray> = self.columns.iter().map(|at| rows.column(*at).as_string::<i32>()).collect();
         self.records.clear();
@@ -102,33 +127,47 @@ impl Producers {
                 Some((_, number)) => number,
                 None => self.find(clock, partition, &columns, row),
             };
-            // The key is that of this row: it was built for it, or for the one before, which has the same.
-            if let Some(producer) = self.known.get_mut(&self.buffer).filter(|_| same.is_none() || ahead > 0 || row % 64 == 0) {
-                producer.ahead = producer.ahead.max(Some(ahead));
-            }
+            self.ahead[number] = self.ahead[number].max(Some(ahead));
             last = Some((row, number));
+            if holds && released.is_none() && self.has_come_far(partition, &columns, row, stamp) {
+                released = Some(row);
+            }
             self.records.push((number, EventTime::from_micros(stamp)));
         }
-        clock.observe_each(self.records.iter().copied(), each);
+        let (before, behind) = self.records.split_at(released.unwrap_or(self.records.len()));
+        clock.observe_each(before.iter().copied(), &mut each);
+        if released.is_some() {
+            clock.hand_over(partition);
+            let own = self.known.iter_mut().filter(|((of, _), _)| *of == partition);
+            own.for_each(|(_, producer)| producer.first = None);
+        }
+        clock.observe_each(behind.iter().copied(), each);
+    }
+
+    /// Whether the producer of a row, which is known, has come far enough from its first record for its partition to let the clock go.
+    fn has_come_far(&mut self, partition: usize, columns: &[&StringArray], row: usize, stamp: i64) -> bool {
+        let Self { known, buffer, .. } = self;
+        write_key(buffer, columns, row);
+        let Some(producer) = known.get_mut(&Sought(partition, buffer)) else { return false };
+        stamp.saturating_sub(*producer.first.get_or_insert(stamp)) >= limits::IDLE_AFTER.micros()
     }
 
     /// The number of the producer of a row, which is seen now.
     fn find(&mut self, clock: &mut StreamClock, partition: usize, columns: &[&StringArray], row: usize) -> usize {
-        let Self { known, buffer, quiet, cap, overflow, .. } = self;
-        let mut bytes = std::mem::take(&mut buffer.1).into_vec();
-        bytes.clear();
-        columns.iter().for_each(|column| write_value(&mut bytes, column, row));
-        *buffer = (partition, bytes.into_boxed_slice());
-        if !known.contains_key(buffer) && known.len() >= *cap {
+        let Self { known, buffer, quiet, cap, overflow, ahead, .. } = self;
+        write_key(buffer, columns, row);
+        if known.len() >= *cap && !known.contains_key(&Sought(partition, buffer)) {
             *overflow += 1;
-            buffer.1 = Box::default();
+            buffer.clear();
         }
-        if let Some(producer) = known.get_mut(buffer) {
+        if let Some(producer) = known.get_mut(&Sought(partition, buffer)) {
             (producer.seen, producer.idle) = (*quiet, false);
             return producer.number;
         }
         let number = clock.register_idle();
-        known.insert(buffer.clone(), Producer { number, seen: *quiet, idle: false, ahead: None });
+        known
+            .insert((partition, buffer.as_slice().into()), Producer { number, seen: *quiet, idle: false, first: None });
+        ahead.resize(ahead.len().max(number + 1), None);
         number
     }
 
@@ -144,6 +183,7 @@ impl Producers {
             }
             let forgotten = silent >= limits::PRODUCER_FORGOTTEN.micros();
             if forgotten {
+                self.ahead[producer.number] = None;
                 clock.forget(producer.number);
             }
             !forgotten
@@ -162,6 +202,7 @@ impl Producers {
     pub(super) fn end(&mut self, clock: &mut StreamClock, partition: usize) {
         self.known.retain(|(of, _), producer| {
             if *of == partition {
+                self.ahead[producer.number] = None;
                 clock.forget(producer.number);
             }
             *of != partition
@@ -181,8 +222,8 @@ impl Producers {
     /// The producers whose clocks are off most, since the last call: at most [`limits::SKEWS_TOLD`], by a second or more.
     pub(super) fn take_skews(&mut self) -> Vec<Skew> {
         let mut all: Vec<(i64, &Key)> = Vec::new();
-        for (key, producer) in &mut self.known {
-            all.extend(producer.ahead.take().map(|ahead| (ahead, key)));
+        for (key, producer) in &self.known {
+            all.extend(self.ahead[producer.number].take().map(|ahead| (ahead, key)));
         }
         all.sort_unstable();
         // Of two the one that is less ahead: it is more often right.
@@ -217,6 +258,7 @@ impl Producers {
                 partition: name(*of)?,
                 key: key.to_vec(),
                 largest: standing.largest.map(EventTime::micros),
+                first: producer.first,
                 idle: producer.idle,
             })
         });
@@ -230,15 +272,21 @@ impl Producers {
         if self.is_off() || self.known.len() >= self.cap {
             return;
         }
-        let SavedProducer { key, largest, idle, .. } = saved;
+        let SavedProducer { key, largest, first, idle, .. } = saved;
         let number = clock.rejoin(Standing { largest: largest.map(EventTime::from_micros), idle });
-        let producer = Producer { number, seen: self.quiet, idle, ahead: None };
+        let producer = Producer { number, seen: self.quiet, idle, first };
+        self.ahead.resize(self.ahead.len().max(number + 1), None);
         self.known.insert((partition, key.into_boxed_slice()), producer);
     }
 }
 
 fn same(column: &StringArray, a: usize, b: usize) -> bool {
     column.is_null(a) == column.is_null(b) && column.value(a) == column.value(b)
+}
+
+fn write_key(bytes: &mut Vec<u8>, columns: &[&StringArray], row: usize) {
+    bytes.clear();
+    columns.iter().for_each(|column| write_value(bytes, column, row));
 }
 
 fn write_value(bytes: &mut Vec<u8>, column: &StringArray, row: usize) {
@@ -257,9 +305,10 @@ fn write_value(bytes: &mut Vec<u8>, column: &StringArray, row: usize) {
 fn shown(key: &[u8]) -> String {
     let (mut rest, mut values) = (key, Vec::new());
     while let Some((kind, behind)) = rest.split_first() {
-        let text = behind.split_at_checked(4).filter(|_| *kind == TEXT).and_then(|(length, behind)| {
-            behind.split_at_checked(u32::from_le_bytes(length.try_into().ok()?) as usize)
-        });
+        let text = behind
+            .split_at_checked(4)
+            .filter(|_| *kind == TEXT)
+            .and_then(|(length, behind)| behind.split_at_checked(u32::from_le_bytes(length.try_into().ok()?) as usize));
         let (text, behind) = text.unwrap_or((&[], behind));
         values.push(String::from_utf8_lossy(text).into_owned());
         rest = behind;

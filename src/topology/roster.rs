@@ -4,10 +4,13 @@
 //! forgotten (the largest event time of all those that ended is not), so rotated files and partitions that went to another daemon
 //! leave nothing behind. One that comes back is a new one.
 
+use super::producers::{Producers, SavedProducer, Skew};
+use crate::record::event::stamps;
 use crate::record::raw::PartitionId;
 use crate::source::PartitionName;
-use crate::time::EventTime;
 use crate::time::watermark::{Standing, StreamClock};
+use crate::time::{EventTime, Span};
+use arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +28,8 @@ pub(super) struct Roster {
     names: BTreeMap<usize, PartitionName>,
     /// Partitions of an earlier run that have not been opened in this one, with their numbers in the clock.
     unopened: BTreeMap<Key, usize>,
+    /// With `watermark_by`.
+    producers: Producers,
 }
 
 /// The clock as it is kept. Times are in µs.
@@ -47,15 +52,36 @@ struct SavedPartition {
 
 impl Roster {
     /// The clock of an earlier run. Partitions that were active in it hold it back until they are opened or given up.
-    pub(super) fn resume(saved: SavedClock) -> Self {
+    pub(super) fn resume(saved: SavedClock, saved_producers: Vec<SavedProducer>, mut producers: Producers) -> Self {
         let time = |micros: Option<i64>| micros.map(EventTime::from_micros);
         let mut clock = StreamClock::resume(time(saved.reading), time(saved.ended));
         let unopened = saved.partitions.into_iter().map(|partition| {
             let number = clock.rejoin(Standing { largest: time(partition.largest), idle: partition.idle });
             ((partition.source.into(), partition.partition, partition.identity), number)
         });
-        let unopened = unopened.collect();
-        Self { clock, numbers: Vec::new(), names: BTreeMap::new(), unopened }
+        let unopened: BTreeMap<Key, usize> = unopened.collect();
+        for saved in saved_producers {
+            let (source, partition, identity) = saved.partition.clone();
+            if let Some(number) = unopened.get(&(source.into(), partition, identity)) {
+                producers.resume(&mut clock, *number, saved);
+            }
+        }
+        Self { clock, numbers: Vec::new(), names: BTreeMap::new(), unopened, producers }
+    }
+
+    /// A clock to which each combination of these columns' values is a partition of its own.
+    pub(super) fn new(watermark_by: Vec<usize>) -> Self {
+        Self { producers: Producers::new(watermark_by), ..Self::default() }
+    }
+
+    /// The producers of all partitions that have not ended.
+    pub(super) fn save_producers(&self) -> Vec<SavedProducer> {
+        let unopened: BTreeMap<usize, &Key> = self.unopened.iter().map(|(key, number)| (*number, key)).collect();
+        self.producers.save(&self.clock, |number| {
+            let opened = self.names.get(&number);
+            let opened = opened.map(|name| (name.source.to_string(), name.partition.clone(), name.identity.clone()));
+            opened.or_else(|| unopened.get(&number).map(|key| (key.0.to_string(), key.1.clone(), key.2.clone())))
+        })
     }
 
     pub(super) fn save(&self) -> SavedClock {
@@ -89,8 +115,10 @@ impl Roster {
         let key: Key = (Arc::clone(&name.source), name.partition.clone(), name.identity.clone());
         let number = match self.unopened.remove(&key) {
             Some(number) => {
-                // While nobody read it, data may have come.
-                self.clock.set_active(number);
+                // While nobody read it, data may have come. Its producers hold the clock where they were.
+                if !self.producers.holds(number) {
+                    self.clock.set_active(number);
+                }
                 number
             }
             None => self.clock.register(),
@@ -101,7 +129,10 @@ impl Roster {
         let replaced: Vec<Key> =
             self.unopened.range(first..).map(|(other, _)| other.clone()).take_while(same).collect();
         for other in replaced {
-            self.unopened.remove(&other).into_iter().for_each(|number| self.clock.set_ended(number));
+            if let Some(number) = self.unopened.remove(&other) {
+                self.producers.end(&mut self.clock, number);
+                self.clock.set_ended(number);
+            }
         }
         self.numbers.push(number);
         self.names.insert(number, name.clone());
@@ -114,23 +145,44 @@ impl Roster {
         }
     }
 
-    /// See [`StreamClock::observe`].
-    pub(super) fn observe(
-        &mut self,
-        partition: PartitionId,
-        stamps: impl IntoIterator<Item = EventTime>,
-        each: impl FnMut(Option<EventTime>),
-    ) {
-        self.clock.observe(self.numbers[partition.0], stamps, each);
+    /// Takes in the next rows of a partition, which have a pipeline's schema. See [`StreamClock::observe`].
+    pub(super) fn observe(&mut self, partition: PartitionId, rows: &RecordBatch, each: impl FnMut(Option<EventTime>)) {
+        let (number, stamps) = (self.numbers[partition.0], stamps(rows));
+        if self.producers.is_off() {
+            let times = stamps.values().iter().map(|micros| EventTime::from_micros(*micros));
+            self.clock.observe(number, times, each);
+        } else if rows.num_rows() > 0 {
+            self.producers.observe(&mut self.clock, number, rows, stamps, each);
+        }
+    }
+
+    /// For another `quiet` nothing waited to be read.
+    pub(super) fn tick(&mut self, quiet: Span) {
+        if !self.producers.is_off() {
+            self.producers.tick(&mut self.clock, quiet);
+        }
+    }
+
+    /// See [`Producers::take_skews`].
+    pub(super) fn take_skews(&mut self) -> Vec<Skew> {
+        self.producers.take_skews()
+    }
+
+    /// See [`Producers::overflow`].
+    pub(super) fn producer_overflow(&self) -> u64 {
+        self.producers.overflow()
     }
 
     pub(super) fn idle(&mut self, partition: PartitionId) {
-        self.clock.set_idle(self.numbers[partition.0]);
+        let number = self.numbers[partition.0];
+        self.producers.idle(&mut self.clock, number);
+        self.clock.set_idle(number);
     }
 
     pub(super) fn end(&mut self, partition: PartitionId) {
         let number = self.numbers[partition.0];
         self.names.remove(&number);
+        self.producers.end(&mut self.clock, number);
         self.clock.set_ended(number);
     }
 
@@ -159,7 +211,8 @@ impl Roster {
 
     /// Partitions of an earlier run that hold the clock back and have not been opened.
     pub(super) fn awaited(&self) -> Vec<PartitionName> {
-        let holds = |number: usize| self.clock.standing(number).is_some_and(|standing| !standing.idle);
+        let waited = |number: usize| self.clock.standing(number).is_some_and(|standing| !standing.idle);
+        let holds = |number: usize| waited(number) || self.producers.holds(number);
         let awaited = self.unopened.iter().filter(|(_, number)| holds(**number));
         let name = |(source, partition, identity): &Key| PartitionName {
             source: Arc::clone(source),
@@ -171,13 +224,17 @@ impl Roster {
 
     /// Ends and forgets all partitions that were not opened.
     pub(super) fn give_up(&mut self) {
-        std::mem::take(&mut self.unopened).into_values().for_each(|number| self.clock.set_ended(number));
+        for number in std::mem::take(&mut self.unopened).into_values() {
+            self.producers.end(&mut self.clock, number);
+            self.clock.set_ended(number);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arrow::array::{ArrayRef, StringArray, TimestampMicrosecondArray};
 
     fn name(partition: &str, identity: &str) -> PartitionName {
         PartitionName { source: "kafka".into(), partition: partition.to_owned(), identity: identity.to_owned() }
@@ -187,9 +244,24 @@ mod tests {
         EventTime::from_micros(second * 1_000_000)
     }
 
+    /// Rows with these times, and of these instances.
+    fn rows(stamps: &[(i64, &str)]) -> RecordBatch {
+        let times = |ahead: i64| -> ArrayRef {
+            let micros = stamps.iter().map(|(second, _)| (second - ahead) * 1_000_000);
+            Arc::new(TimestampMicrosecondArray::from_iter_values(micros).with_timezone("UTC"))
+        };
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values(stamps.iter().map(|(_, instance)| instance)));
+        let columns = [("ts", times(0)), ("ts_source", texts.clone()), ("ingest_ts", times(0)), ("instance", texts)];
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
     fn read(roster: &mut Roster, partition: usize, second: i64) -> Option<EventTime> {
-        roster.observe(PartitionId(partition), [at(second)], |_| {});
+        roster.observe(PartitionId(partition), &rows(&[(second, "")]), |_| {});
         roster.now()
+    }
+
+    fn resume(saved: SavedClock) -> Roster {
+        Roster::resume(saved, Vec::new(), Producers::default())
     }
 
     /// Three partitions at 100, 50 and 10 s, of which the second is idle and the last has ended at `ended`.
@@ -209,7 +281,7 @@ mod tests {
 
     #[test]
     fn partitions_are_awaited_until_they_are_opened_or_given_up() {
-        let mut roster = Roster::resume(saved(10));
+        let mut roster = resume(saved(10));
         assert_eq!(roster.now(), Some(at(100)), "it never goes back");
         assert_eq!(roster.awaited(), [name("logs/0", "c")], "who was idle or ended holds nothing back");
         roster.open(PartitionId(0), &name("logs/7", "c"));
@@ -220,7 +292,7 @@ mod tests {
         assert_eq!(read(&mut roster, 2, 300), Some(at(100)), "what is opened again is waited for, idle or not");
         assert_eq!(read(&mut roster, 1, 200), Some(at(200)));
 
-        let mut roster = Roster::resume(saved(10));
+        let mut roster = resume(saved(10));
         roster.open(PartitionId(0), &name("logs/7", "c"));
         read(&mut roster, 0, 400);
         roster.give_up();
@@ -230,7 +302,7 @@ mod tests {
 
     #[test]
     fn what_ended_is_forgotten_but_for_its_time() {
-        let mut roster = Roster::resume(saved(900));
+        let mut roster = resume(saved(900));
         assert_eq!(roster.newest(), Some(at(900)));
         roster.give_up();
         assert_eq!(roster.now(), Some(at(900)), "nobody is waited for: the furthest counts, as it would have");
@@ -238,7 +310,7 @@ mod tests {
 
     #[test]
     fn another_file_of_the_name_takes_the_place() {
-        let mut roster = Roster::resume(saved(10));
+        let mut roster = resume(saved(10));
         roster.open(PartitionId(0), &name("logs/0", "another"));
         assert_eq!(roster.awaited(), []);
         assert_eq!(read(&mut roster, 0, 150), Some(at(150)));
@@ -247,7 +319,7 @@ mod tests {
     #[test]
     fn the_order_of_opening_leaves_no_trace() {
         let bytes = |order: [&str; 2]| {
-            let mut roster = Roster::resume(saved(10));
+            let mut roster = resume(saved(10));
             let before = crate::record::state::write(&roster.save());
             for (number, partition) in order.into_iter().enumerate() {
                 roster.open(PartitionId(number), &name(partition, "c"));

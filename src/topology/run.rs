@@ -17,7 +17,7 @@ use super::sharing::{AskedClaim, Beginning};
 use super::stages::Stages;
 use super::state::StateError;
 use super::storing::{Storing, Work};
-use super::telling::Told;
+use super::telling::{Skews, Told};
 use crate::archive::{ArchiveError, Caretaker, Kind};
 use crate::decode::Decoded;
 use crate::limits;
@@ -138,6 +138,7 @@ pub(super) struct Runner {
     pub(super) tombstones: Arc<AtomicU64>,
     idleness: Idleness,
     pub(super) told: Told,
+    pub(super) skews: Skews,
     pub(super) end: End,
 }
 
@@ -192,6 +193,7 @@ impl Connected {
             seals: None,
             tombstones: Arc::default(),
             told: Told::default(),
+            skews: Skews::default(),
             end: End::default(),
         };
         runner.show_active();
@@ -450,6 +452,7 @@ impl Runner {
         self.memory.set(Stage::State, self.stages.state_bytes());
         self.memory.set(Stage::Upkeep, self.caretaker.as_ref().map_or(0, Caretaker::held_bytes));
         self.measure();
+        self.tell_skews(now);
         self.measure_memory(steps.queued_bytes());
     }
 }

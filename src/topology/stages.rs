@@ -4,6 +4,7 @@ use super::decoding::Extent;
 use super::flow::{Flow, Outcome};
 use super::gathering::{Gathering, Outbox};
 use super::merging::{self, MergeError, Merging, Messages};
+use super::producers::Skew;
 use super::sharing::Beginning;
 use super::state::StateError;
 use crate::archive::PartState;
@@ -109,6 +110,15 @@ impl Stages {
     /// See [`Flow::tick`].
     pub(super) fn tick(&mut self, now: EventTime, quiet: Span) -> Vec<AlertEvent> {
         if let Self::Records(flow, _) = self { flow.tick(now, quiet) } else { Vec::new() }
+    }
+
+    /// The producers whose clocks are off most, since the last call.
+    pub(super) fn take_skews(&mut self) -> Vec<Skew> {
+        if let Self::Records(flow, _) = self { flow.take_skews() } else { Vec::new() }
+    }
+
+    pub(super) fn producer_overflow(&self) -> u64 {
+        if let Self::Records(flow, _) = self { flow.producer_overflow() } else { 0 }
     }
 
     /// The partition has no more, or goes to another daemon.

@@ -1,10 +1,11 @@
 //! The state of a [`Flow`](super::Flow) ⇄ the bytes that are kept with each seal.
 
+use super::producers::SavedProducer;
 use super::roster::SavedClock;
 use crate::alert::Abandoned;
 use crate::limits;
 use crate::record::frame::{Frame, FrameError};
-use crate::record::state::{Damaged, SavedPart, read, write};
+use crate::record::state::{Damaged, SavedPart, read, read_first, write};
 use crate::{alert, window};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,22 @@ pub(super) fn pack(state: &impl Serialize) -> Result<Vec<u8>, StateError> {
 /// Puts what is in front of postcard's bytes.
 pub(super) fn frame(raw: &[u8]) -> Result<Vec<u8>, StateError> {
     STATE.pack(raw).map_err(StateError::Keep)
+}
+
+/// As [`pack`], with producers behind it where there are any: without them it is what it was before there were producers.
+pub(super) fn pack_all(state: &State, producers: &[SavedProducer]) -> Result<Vec<u8>, StateError> {
+    let mut bytes = write(state);
+    if !producers.is_empty() {
+        bytes.extend(write(&producers));
+    }
+    frame(&bytes)
+}
+
+/// Reads what [`pack_all`] wrote.
+pub(super) fn unpack_all(bytes: &[u8]) -> Result<(State, Vec<SavedProducer>), StateError> {
+    let bytes = STATE.unpack(bytes).map_err(StateError::Read)?;
+    let (state, rest) = read_first(&bytes)?;
+    Ok((state, if rest.is_empty() { Vec::new() } else { read(rest)? }))
 }
 
 /// Reads what [`pack`] wrote.

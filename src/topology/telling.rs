@@ -4,10 +4,13 @@ use super::decoding::Extent;
 use super::flow::{Outcome, lock};
 use super::memory::Stage;
 use super::merging;
+use super::producers::Skew;
 use super::run::Runner;
+use crate::limits;
 use crate::record::receipt::Receipt;
+use crate::time::clock::Monotonic;
 use prometheus::IntCounterVec;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -129,6 +132,8 @@ impl Runner {
         {
             told.raise("errors", &telemetry.decode_errors, [pipeline, reason], total);
         }
+        let overflow = self.stages.producer_overflow();
+        told.raise("producers", &telemetry.decode_errors, [pipeline, "producers"], overflow);
         let metrics = self.stages.metrics();
         let metrics = lock(&metrics);
         for (metric, series) in metrics.series_counts() {
@@ -136,6 +141,39 @@ impl Runner {
         }
         for (metric, overflow) in metrics.overflow_counts() {
             told.raise("series", &telemetry.series_overflow, [pipeline, metric], overflow);
+        }
+    }
+}
+
+/// What was told of producers' clocks.
+#[derive(Debug, Default)]
+pub(super) struct Skews {
+    last: Option<Monotonic>,
+    /// Producers that have a series, and whether they were logged.
+    told: BTreeMap<String, bool>,
+}
+
+impl Runner {
+    /// Tells how far producers' clocks are off, from time to time.
+    pub(super) fn tell_skews(&mut self, now: Monotonic) {
+        let Skews { last, told } = &mut self.skews;
+        if last.is_some_and(|last| now.since(last) < limits::SKEW_EVERY) {
+            return;
+        }
+        *last = Some(now);
+        let before = std::mem::take(told);
+        let (pipeline, gauge) = (self.pipeline.as_str(), &self.surroundings.telemetry.producer_skew_seconds);
+        for Skew { producer, skew } in self.stages.take_skews() {
+            gauge.with_label_values(&[pipeline, producer.as_str()]).set(skew.as_secs_f64());
+            let is_off = skew.micros().abs() >= limits::SKEW_LOGGED.micros();
+            if is_off && !before.get(&producer).copied().unwrap_or(false) {
+                tracing::warn!(pipeline, producer, skew = %skew, "a producer's clock is off");
+            }
+            told.insert(producer, is_off);
+        }
+        for producer in before.keys().filter(|producer| !told.contains_key(*producer)) {
+            // It has one: it was told of.
+            let _ = gauge.remove_label_values(&[pipeline, producer.as_str()]);
         }
     }
 }

@@ -303,6 +303,9 @@ impl Definition {
         groups.sort_unstable_by(|(a, _): &(Box<[u8]>, _), (b, _)| a.cmp(b));
         released.into_iter().for_each(|group| self.groups.release(group));
         let window = Window::of(&self.plan, start, self.provisional_through);
+        if let Some(top) = &self.plan.top {
+            top.apply(&self.plan, &self.converter, window, &mut groups);
+        }
         render(&self.plan, &self.converter, window, &groups, &mut self.failed_total)
     }
 }

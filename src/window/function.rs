@@ -1,5 +1,6 @@
 //! The aggregate functions: which there are, what they take and what they give.
 
+use super::edge::{self, Side};
 use super::state::Keep;
 use crate::expression::{AggregateCall, Argument, Expression};
 use crate::place::{Located, Problem, did_you_mean};
@@ -7,8 +8,23 @@ use crate::record::schema::ColumnType;
 use arrow::datatypes::DataType;
 
 /// All functions, for "did you mean" and for people.
-const NAMES: [&str; 12] =
-    ["count", "sum", "min", "max", "avg", "mean", "quantile", "median", "p50", "p95", "p99", "count_distinct"];
+const NAMES: [&str; 15] = [
+    "count",
+    "sum",
+    "min",
+    "max",
+    "avg",
+    "mean",
+    "first",
+    "last",
+    "rate",
+    "quantile",
+    "median",
+    "p50",
+    "p95",
+    "p99",
+    "count_distinct",
+];
 
 /// How a result is read from a group's state.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -16,6 +32,9 @@ pub(super) enum Read {
     Int,
     Float,
     Mean,
+    Text,
+    /// Per second of the window.
+    Rate,
     Quantile(f64),
 }
 
@@ -94,7 +113,7 @@ pub(super) fn resolve(sql: &Located<String>, call: AggregateCall) -> Result<Aggr
         _ => return Err(problem(format!("cannot use `{}`, {name} takes one argument", sql.value))),
     };
     let argument = match first {
-        Some(Argument::Star) if name == "count" => None,
+        Some(Argument::Star) if matches!(name, "count" | "rate") => None,
         Some(Argument::Expression(expression)) => match Class::of(expression.data_type()) {
             Some(class) => Some((expression, class)),
             None => {
@@ -109,17 +128,23 @@ pub(super) fn resolve(sql: &Located<String>, call: AggregateCall) -> Result<Aggr
             ]);
         }
         Some(Argument::Star) | None => {
-            return Err(vec![
-                sql.problem(format!("cannot use `{}`, {name} needs a value", sql.value)).hint(if name == "count" {
+            return Err(vec![sql.problem(format!("cannot use `{}`, {name} needs a value", sql.value)).hint(
+                if name == "count" {
                     "write `count(*)`"
+                } else if name == "rate" {
+                    "write `rate(*)` for records a second"
                 } else {
                     "name a column"
-                }),
-            ]);
+                },
+            )]);
         }
     };
     let (keep, read, result) = meaning(name, argument.as_ref().map(|(_, class)| *class), q).ok_or_else(|| {
-        let wanted = if matches!(name, "min" | "max") { "a number or a timestamp" } else { "a number" };
+        let wanted = match name {
+            "min" | "max" => "a number or a timestamp",
+            "first" | "last" => "a number, a timestamp or a text",
+            _ => "a number",
+        };
         let given = argument.as_ref().map_or_else(String::new, |(e, _)| format!("`{}` is {}", e.sql(), e.data_type()));
         problem(format!("cannot use `{}`, {name} needs {wanted} and {given}", sql.value))
     })?;
@@ -164,6 +189,11 @@ fn quantile_of(name: &str) -> Option<f64> {
 fn meaning(name: &str, argument: Option<Class>, q: Option<f64>) -> Option<(Keep, Read, Class)> {
     match (name, argument) {
         ("count", _) => Some((Keep::Count, Read::Int, Class::Int)),
+        ("rate", None) => Some((Keep::Count, Read::Rate, Class::Float)),
+        ("rate", Some(Class::Int)) => Some((Keep::IntTotal, Read::Rate, Class::Float)),
+        ("rate", Some(Class::Float)) => Some((Keep::FloatTotal, Read::Rate, Class::Float)),
+        ("first", Some(class)) => edge(Side::First, class),
+        ("last", Some(class)) => edge(Side::Last, class),
         ("count_distinct", Some(_)) => Some((Keep::Distinct, Read::Int, Class::Int)),
         ("sum", Some(Class::Int)) => Some((Keep::IntTotal, Read::Int, Class::Int)),
         ("sum", Some(Class::Float)) => Some((Keep::FloatTotal, Read::Float, Class::Float)),
@@ -176,4 +206,14 @@ fn meaning(name: &str, argument: Option<Class>, q: Option<f64>) -> Option<(Keep,
         (_, Some(Class::Int | Class::Float)) => q.map(|q| (Keep::Quantiles, Read::Quantile(q), Class::Float)),
         _ => None,
     }
+}
+
+fn edge(side: Side, class: Class) -> Option<(Keep, Read, Class)> {
+    let (kind, read) = match class {
+        Class::Int | Class::Time => (edge::Kind::Int, Read::Int),
+        Class::Float => (edge::Kind::Float, Read::Float),
+        Class::Text => (edge::Kind::Text, Read::Text),
+        Class::Bool => return None,
+    };
+    Some((Keep::Edge(side, kind), read, class))
 }

@@ -16,6 +16,7 @@ mod axis;
 mod column;
 mod definition;
 mod distinct;
+mod edge;
 mod engine;
 mod function;
 mod gathered;
@@ -33,11 +34,14 @@ mod session_saved;
 mod session_tests;
 mod shape;
 mod state;
+mod top;
 mod watch;
 #[cfg(test)]
 mod gathered_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod top_tests;
 #[cfg(test)]
 mod zone_tests;
 
@@ -45,6 +49,7 @@ pub use engine::Windows;
 pub use gathered::Gathered;
 pub use plan::Plan;
 pub use saved::{Restoring, Resumed};
+pub use top::Top;
 
 use crate::place::{Entries, Located};
 use crate::time::Span;
@@ -76,6 +81,8 @@ pub struct Config {
     /// Columns; one result row per combination of their values (null is a value of its own).
     #[serde(default)]
     pub group_by: Vec<Located<String>>,
+    /// Only the largest groups have rows of their own; all others together are the group `_other_`.
+    pub top: Option<Top>,
     /// Result column → aggregate call, as in `errors: count(*) filter (where status >= 500)`.
     pub aggregate: Entries<Located<String>>,
     /// Result column → expression over group columns, aggregates and the derived values before it.

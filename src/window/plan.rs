@@ -5,6 +5,7 @@ use super::axis::Axis;
 use super::function::{Aggregate, Class, Read, resolve};
 use super::shape::Shape;
 use super::state::Keep;
+use super::top::Largest;
 use crate::expression::{Compiler, Expression};
 use crate::limits::{PARTIAL_SKETCHES, SESSION_PIECES};
 use crate::place::{Located, Problem, did_you_mean};
@@ -53,13 +54,14 @@ pub struct Plan {
     pub(super) slots: Vec<Slot>,
     pub(super) outputs: Vec<Output>,
     pub(super) derive: Vec<Expression>,
+    pub(super) top: Option<Largest>,
     /// Group columns, aggregates, derived values: what `derive` sees, in stages.
     pub(super) inner: SchemaRef,
     pub(super) group_names: Vec<String>,
     pub(super) schema: SchemaRef,
     /// The slot that counts a group's records, where several daemons gather them.
     pub(super) counted: Option<usize>,
-    /// Of all that shapes the state of open windows; not of derived values, which are computed when a window closes.
+    /// Of all that shapes the state of open windows; not of derived values and of `top`, which are made when a window closes.
     pub(super) fingerprint: Fingerprint,
 }
 
@@ -94,6 +96,11 @@ impl Plan {
             let text =
                 format!("cannot share window `{name}` among daemons, a session may lie in what several of them read");
             return Some((text, "take `repartition` out, or use a tumbling or a sliding window"));
+        }
+        if self.top.is_some() {
+            let text =
+                format!("cannot share window `{name}` among daemons, each of them sees other groups than the largest");
+            return Some((text, "take `top` or `repartition` out"));
         }
         (sketches > most).then(|| {
             let text = format!(
@@ -169,11 +176,16 @@ impl Config {
             slots,
             outputs,
             derive,
+            top: None,
             schema: result_schema(&inner),
             inner,
             counted: None,
             fingerprint: Fingerprint::default(),
         };
+        plan.top = self.largest(&plan, &mut problems);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
         plan.fingerprint = fingerprint(&plan, self.zone.as_ref().map(|zone| zone.value.as_str()), schema);
         Ok(plan)
     }

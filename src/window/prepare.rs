@@ -2,8 +2,9 @@
 
 use super::function::Class;
 use super::plan::{Plan, Slot};
-use super::state::Values;
+use super::state::{Keep, Values};
 use crate::expression::Expression;
+use crate::record::event::stamps;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute::cast;
@@ -61,7 +62,11 @@ fn prepare(slot: &Slot, rows: &RecordBatch, failed: &mut u64) -> Prepared {
         (present, Some(filter)) => Some(intersect(present.as_ref(), &filter)),
         (present, None) => present.map(NullBuffer::into_inner),
     };
-    Prepared { values: values(&array, *class), selected }
+    let mut values = values(&array, *class);
+    if matches!(slot.keep, Keep::Edge(..)) {
+        values = Values::At(stamps(rows).reinterpret_cast::<Int64Type>(), Box::new(values));
+    }
+    Prepared { values, selected }
 }
 
 fn intersect(first: Option<&NullBuffer>, second: &BooleanBuffer) -> BooleanBuffer {

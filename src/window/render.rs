@@ -5,7 +5,7 @@ use super::plan::{Output, Plan};
 use super::prepare::{evaluate, to_class};
 use super::state::State;
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, RecordBatchOptions,
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, RecordBatchOptions, StringArray,
     TimestampMicrosecondArray,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer};
@@ -42,7 +42,7 @@ pub(super) fn render(
     failed: &mut u64,
 ) -> RecordBatch {
     let mut columns = key_columns(plan, converter, groups.iter().map(|(key, _)| &**key));
-    columns.extend(plan.outputs.iter().map(|output| aggregate_column(output, groups)));
+    columns.extend(plan.outputs.iter().map(|output| aggregate_column(output, groups, window)));
     complete(plan, window, columns, groups.len(), failed)
 }
 
@@ -91,7 +91,9 @@ pub(super) fn key_columns<'k>(
     converter.convert_rows(keys.map(|key| parser.parse(key))).expect("the keys were made by this converter")
 }
 
-fn aggregate_column(output: &Output, groups: &Groups) -> ArrayRef {
+/// The values of an aggregate of a window, one for each group.
+pub(super) fn aggregate_column(output: &Output, groups: &Groups, window: Window) -> ArrayRef {
+    let seconds = (window.end - window.start) as f64 / 1e6;
     let states = groups.iter().map(|(_, states)| &states[output.slot]);
     match output.read {
         Read::Int if output.result == Class::Time => {
@@ -99,6 +101,11 @@ fn aggregate_column(output: &Output, groups: &Groups) -> ArrayRef {
             Arc::new(times.with_timezone("UTC"))
         }
         Read::Int => Arc::new(states.map(State::int).collect::<Int64Array>()),
+        Read::Text => Arc::new(states.map(State::text).collect::<StringArray>()),
+        Read::Rate => {
+            let rate = |state: &State| state.total().map(|total| total / seconds);
+            finite(&(Arc::new(states.map(rate).collect::<Float64Array>()) as ArrayRef))
+        }
         Read::Float => Arc::new(states.map(State::float).collect::<Float64Array>()),
         Read::Mean => Arc::new(states.map(State::mean).collect::<Float64Array>()),
         Read::Quantile(q) => Arc::new(states.map(|state| state.quantile(q)).collect::<Float64Array>()),

@@ -6,7 +6,8 @@
 //! would be one too many: so no session is longer than `max`, and none is cut that is shorter than three quarters of it.
 //!
 //! A session closes when the watermark has passed its end. What is older is late, unless it touches a session that is open: then it belongs to
-//! that one, as in Flink (if that doesn't make the session so long that it should have been cut by now). Late records are counted, and no row tells of them: there is no window that they are missing from.
+//! that one, as in Flink (if that doesn't make the session so long that it should have been cut by now). Late records are counted, and no
+//! row tells of them: there is no window that they are missing from.
 
 use super::definition::{Caps, Closed, FARTHEST, STATE_OVERHEAD, THE_END};
 use super::groups::Groups;

@@ -3,6 +3,7 @@
 //! Every state is a function of the multiset of values: their order and their spread over panes don't matter.
 
 use super::distinct::{self, Distinct};
+use super::edge::{self, Edge, Side};
 use super::quantile::Quantiles;
 use arrow::array::{BooleanArray, Float64Array, Int64Array, StringArray};
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,8 @@ pub(super) enum Values {
     Float(Float64Array),
     Bool(BooleanArray),
     Text(StringArray),
+    /// With the times of the records, in µs.
+    At(Int64Array, Box<Values>),
 }
 
 /// What a [`State`] shall keep.
@@ -42,6 +45,7 @@ pub(super) enum Keep {
     FloatGreatest,
     Quantiles,
     Distinct,
+    Edge(Side, edge::Kind),
 }
 
 /// The part of an aggregate that one pane of one group has seen.
@@ -58,6 +62,7 @@ pub(super) enum State {
     FloatGreatest(Option<f64>),
     Quantiles(Quantiles),
     Distinct(Distinct),
+    Edge(Side, Edge),
 }
 
 impl State {
@@ -72,6 +77,7 @@ impl State {
             Keep::FloatGreatest => Self::FloatGreatest(None),
             Keep::Quantiles => Self::Quantiles(Quantiles::default()),
             Keep::Distinct => Self::Distinct(Distinct::default()),
+            Keep::Edge(side, kind) => Self::Edge(side, Edge::new(kind)),
         }
     }
 
@@ -91,6 +97,7 @@ impl State {
             }
             (Self::Quantiles(quantiles), Keep::Quantiles) => quantiles.is_sound(),
             (Self::Distinct(distinct), Keep::Distinct) => distinct.is_sound(),
+            (Self::Edge(own, edge), Keep::Edge(side, kind)) => *own == side && edge.is_sound(kind),
             _ => false,
         }
     }
@@ -115,6 +122,7 @@ impl State {
             (Self::Quantiles(quantiles), Values::Int(ints)) => quantiles.add(ints.value(row) as f64),
             (Self::Quantiles(quantiles), Values::Float(floats)) => quantiles.add(floats.value(row)),
             (Self::Distinct(distinct), values) => distinct.add(hash_at(values, row)),
+            (Self::Edge(side, edge), Values::At(times, values)) => edge.add(*side, times.value(row), values, row),
             (state, values) => unreachable!("{state:?} was planned for other values than {values:?}"),
         }
     }
@@ -142,6 +150,7 @@ impl State {
             (Self::FloatGreatest(own), Self::FloatGreatest(other)) => float_greatest(own, *other),
             (Self::Quantiles(own), Self::Quantiles(other)) => own.merge(other),
             (Self::Distinct(own), Self::Distinct(other)) => own.merge(other),
+            (Self::Edge(side, own), Self::Edge(_, other)) => own.merge(*side, other),
             (own, other) => unreachable!("{own:?} and {other:?} are of one aggregate"),
         }
     }
@@ -153,6 +162,7 @@ impl State {
             Self::IntTotal { sum, count } if *count > 0 => i64::try_from(*sum).ok(),
             Self::IntLeast(value) | Self::IntGreatest(value) => *value,
             Self::Distinct(distinct) => Some(distinct.count()),
+            Self::Edge(_, edge) => edge.int(),
             _ => None,
         }
     }
@@ -162,6 +172,22 @@ impl State {
         match self {
             Self::FloatTotal { sum, count } if *count > 0 => sum.total(),
             Self::FloatLeast(value) | Self::FloatGreatest(value) => *value,
+            Self::Edge(_, edge) => edge.float(),
+            _ => None,
+        }
+    }
+
+    /// The result as a text: the first or the last one.
+    pub(super) fn text(&self) -> Option<&str> {
+        if let Self::Edge(_, edge) = self { edge.text() } else { None }
+    }
+
+    /// A count or a sum.
+    pub(super) fn total(&self) -> Option<f64> {
+        match self {
+            Self::Count(count) => Some(*count as f64),
+            Self::IntTotal { sum, count } if *count > 0 => Some(*sum as f64),
+            Self::FloatTotal { sum, count } if *count > 0 => sum.total(),
             _ => None,
         }
     }
@@ -211,7 +237,7 @@ fn hash_at(values: &Values, row: usize) -> u64 {
         Values::Float(floats) => distinct::hash(&(floats.value(row) + 0.0).to_bits().to_le_bytes()),
         Values::Bool(bools) => distinct::hash(&[u8::from(bools.value(row))]),
         Values::Text(texts) => distinct::hash(texts.value(row).as_bytes()),
-        Values::None => unreachable!("count_distinct was planned with an argument"),
+        Values::None | Values::At(..) => unreachable!("count_distinct was planned with an argument, and without times"),
     }
 }
 

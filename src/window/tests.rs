@@ -1,7 +1,7 @@
 //! Windows over small scripts of records: who is counted where, when it comes out, and what doesn't matter.
 
 use super::definition::Caps;
-use super::{Config, Kind, Plan, Windows};
+use super::{Config, Kind, Plan, Top, Windows};
 use crate::expression::Compiler;
 use crate::place::{Entries, Located, Problem};
 use crate::record::event::EventBatch;
@@ -14,6 +14,7 @@ use arrow::array::{
 };
 use arrow::util::pretty::pretty_format_batches;
 use proptest::prelude::*;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 /// (ts in ms, path, status, latency)
@@ -46,6 +47,7 @@ pub(super) fn config(size: &str, every: Option<&str>, lateness: &str, aggregate:
         zone: None,
         gap: None,
         max: None,
+        top: None,
         lateness: span(lateness),
         condition: None,
         group_by: vec![Located::nowhere("path".to_owned())],
@@ -56,6 +58,10 @@ pub(super) fn config(size: &str, every: Option<&str>, lateness: &str, aggregate:
 
 fn located_span(text: &str) -> Option<Located<Span>> {
     Some(Located::nowhere(span(text)))
+}
+
+pub(super) fn top(keep: usize, by: &str) -> Option<Top> {
+    Some(Top { keep: NonZeroUsize::new(keep).unwrap(), by: Located::nowhere(by.to_owned()) })
 }
 
 pub(super) fn zone(name: &str) -> Option<Located<String>> {
@@ -127,7 +133,7 @@ pub(super) fn show(windows: &[WindowRows]) -> Vec<String> {
 }
 
 /// Runs `records` as one batch and expects these rows, first as they close and then at the end.
-fn check(config: &Config, records: &[Record], closed: &[&str], at_end: &[&str]) -> Windows {
+pub(super) fn check(config: &Config, records: &[Record], closed: &[&str], at_end: &[&str]) -> Windows {
     let mut windows = Windows::new(vec![build(config).unwrap()]);
     assert_eq!(show(&windows.push(&Feed::default().batch(records))), closed, "closed by the clock");
     assert_eq!(show(&windows.finish()), at_end, "closed at the end");
@@ -302,6 +308,20 @@ fn mistakes_are_refused_with_a_reason() {
         (with(&[]), "cannot build window `w` without aggregates"),
         (with(&[("n", "cuont(*)")]), "cannot find the aggregate function `cuont`"),
         (with(&[("n", "count()")]), "cannot use `count()`"),
+        (with(&[("n", "rate()")]), "cannot use `rate()`"),
+        (with(&[("n", "rate(path)")]), "cannot use `rate(path)`, rate needs a number and `path` is Utf8"),
+        (
+            with(&[("n", "last(status > 1)")]),
+            "cannot use `last(status > 1)`, last needs a number, a timestamp or a text",
+        ),
+        (Config { top: top(2, "m"), ..with(COUNT) }, "cannot find the aggregate `m`"),
+        (
+            Config { top: top(2, "n"), ..grouped(&["path", "status"]) },
+            "cannot call other groups `_other_`, `status` is no text",
+        ),
+        (Config { top: top(2, "n"), ..grouped(&[]) }, "cannot keep the largest groups of a window that has none"),
+        (Config { top: top(2, "w"), ..with(&[("w", "last(path)")]) }, "cannot order groups by `w`, it is no number"),
+        (Config { top: top(2, "n"), ..sessions("1m", None) }, "cannot keep the largest groups of a session window"),
         (with(&[("n", "sum(path)")]), "cannot use `sum(path)`, sum needs a number and `path` is Utf8"),
         (with(&[("n", "sum(distinct status)")]), "cannot use `distinct` in sum"),
         (with(&[("n", "quantile(latency_ms, 95)")]), "cannot use `quantile(latency_ms, 95)`"),
@@ -350,6 +370,9 @@ fn two_definitions() -> Vec<Plan> {
         ("p95", "p95(latency_ms)"),
         ("kinds", "count_distinct(latency_ms)"),
         ("worst", "max(latency_ms) filter (where status >= 500)"),
+        ("first", "first(status)"),
+        ("last", "last(path) filter (where latency_ms > 100)"),
+        ("rate", "rate(latency_ms)"),
     ];
     let mut sliding = config("3s", Some("2s"), "700ms", &all);
     sliding.derive = entries(&[("mean", "total / n")]);

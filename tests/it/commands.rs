@@ -116,6 +116,7 @@ fn check_accepts_what_is_shipped_and_prints_json_on_request() {
     let files = [
         "pipelines/delta.yaml",
         "pipelines/demo.yaml",
+        "pipelines/event-time.yaml",
         "pipelines/files.yaml",
         "pipelines/fly.yaml",
         "pipelines/fly-nats.yaml",
