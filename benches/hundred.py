@@ -141,7 +141,14 @@ def main():
             mine.append(took)
             if not right:
                 break
-            theirs, first, second = ask_duckdb(arguments, sql)
+            try:
+                theirs, first, second = ask_duckdb(arguments, sql)
+            except duckdb.IOException as error:
+                # A table that has no row has no file.
+                if "No files found" not in str(error):
+                    raise
+                read, right = f"DuckDB: {str(error).splitlines()[0]}", False
+                break
             new.append(first)
             again.append(second)
         if not right:
