@@ -233,7 +233,10 @@ fn windows(view: &View, name: Option<&str>, seen: &mut Seen) -> Vec<String> {
     for window in view.windows.iter().filter(|window| name.is_none_or(|name| name == &*window.window)) {
         for row in 0..window.rows.num_rows() {
             let line = row_line(view, window, row);
-            if seen.windows.insert((window.window.to_string(), line.clone())) {
+            // What comes late for a window that is closed and not sealed is counted in its row; that is no new one.
+            let groups = view.cells(window, row).into_iter().filter(|(name, _)| view.is_group(window, name));
+            let place = groups.fold(view.range(window, row), |all, (_, value)| format!("{all} {}", plain(&value)));
+            if seen.windows.insert((window.window.to_string(), place)) {
                 let before = if name.is_none() { format!("{} ", window.window) } else { String::new() };
                 lines.push(format!("{before}{line}"));
             }

@@ -191,12 +191,17 @@ impl Flow {
         Outcome { rows: events.rows, dead, alerts, decoded: counts, speculation, transformed, unmeasured, newest }
     }
 
-    /// It is `now`, by the time of day, and for another `quiet` nothing waited to be read. For producers that fall idle, and alerts over what doesn't come;
-    /// to be called several times a second.
-    pub fn tick(&mut self, now: EventTime, quiet: Span) -> Vec<AlertEvent> {
+    /// Notes which groups have come. Before a seal, too: one that is only in windows would be missed by the next run.
+    fn note_seen(&mut self) {
         for (window, groups) in self.windows.take_seen() {
             self.absences.saw_groups(&window, &groups);
         }
+    }
+
+    /// It is `now`, by the time of day, and for another `quiet` nothing waited to be read. For producers that fall idle, and alerts over what doesn't come;
+    /// to be called several times a second.
+    pub fn tick(&mut self, now: EventTime, quiet: Span) -> Vec<AlertEvent> {
+        self.note_seen();
         self.roster.tick(quiet);
         let mut alerts = self.advance();
         alerts.extend(self.absences.tick(now, quiet));
@@ -236,6 +241,7 @@ impl Flow {
 
     /// Window results that are not stored yet; they count as stored from now on.
     pub fn drain_windows(&mut self) -> Vec<WindowRows> {
+        self.note_seen();
         self.windows.drain()
     }
 
