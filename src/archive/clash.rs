@@ -148,8 +148,11 @@ impl Found {
     }
 }
 
+/// Columns, and notes by name.
+type Said = (SchemaRef, BTreeMap<String, String>);
+
 /// A file's columns, and what it says of its schema; `None` where it was replaced or has expired since, and says nothing any more.
-fn said(store: &dyn Store, file: &StagedFile) -> Result<Option<(SchemaRef, BTreeMap<String, String>)>, ArchiveError> {
+fn said(store: &dyn Store, file: &StagedFile) -> Result<Option<Said>, ArchiveError> {
     if let Some(key) = &file.columns {
         let columns = store.read(key)?.and_then(|text| FileColumns::parse(key, &text));
         return Ok(columns.map(|columns| (columns.arrow(), columns.notes().clone())));

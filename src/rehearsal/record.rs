@@ -39,6 +39,9 @@ pub(super) struct Shape {
     origin: EventTime,
 }
 
+/// A record's bytes, and its time where it has one.
+type Timed = (Option<EventTime>, Vec<u8>);
+
 impl Shape {
     pub(super) fn of(plan: &decode::Plan, origin: EventTime) -> Self {
         let time = plan.schema.column("ts").and_then(|column| column.from.first().cloned());
@@ -88,7 +91,7 @@ impl LoadLine {
     ///
     /// # Errors
     /// When the pipeline reads no such records.
-    pub(super) fn records(&self, shape: &Shape) -> Result<Vec<(Option<EventTime>, Vec<u8>)>, String> {
+    pub(super) fn records(&self, shape: &Shape) -> Result<Vec<Timed>, String> {
         let (every, count) = self.repeat.unwrap_or((Span::ZERO, 1));
         let record = |number: i64| {
             let at = self.at.map(|at| at.from(shape.origin) + Span::from_micros(every.micros() * number));

@@ -183,11 +183,11 @@ impl Silences {
         } else if replaced.is_none_or(|at| all[at].silence.state(now) == SilenceState::Expired) {
             return Err(SilenceError::Unknown(silence.id));
         }
-        let (id, compiled) = (silence.id.clone(), Compiled::new(silence)?);
+        let id = silence.id.clone();
         let mut next: Vec<Silence> = all.iter().map(|one| one.silence.clone()).collect();
         match replaced.filter(|at| next[*at].id == id) {
-            Some(at) => next[at] = compiled.silence.clone(),
-            None => next.push(compiled.silence.clone()),
+            Some(at) => next[at] = silence,
+            None => next.push(silence),
         }
         next.retain(|one| one.ends_at > (now - KEPT).micros());
         if next.len() > MOST {

@@ -52,6 +52,9 @@ impl ConnectError {
     }
 }
 
+/// By name.
+type Receivers = Vec<(String, Box<dyn Sink>)>;
+
 /// A pipeline that is ready to run.
 #[derive(Debug)]
 pub struct Connected {
@@ -73,7 +76,7 @@ pub struct Connected {
     pub(super) due: Vec<Outgoing>,
     /// Keeps this daemon's name from others.
     pub(super) _instance: Option<Instance>,
-    pub(super) receivers: Vec<(String, Box<dyn Sink>)>,
+    pub(super) receivers: Receivers,
     pub(super) notices: Notices,
     pub(super) surroundings: Surroundings,
     pub(super) progress: Arc<Progress>,
@@ -81,6 +84,18 @@ pub struct Connected {
     pub(super) active: Active,
     /// Who asks for seals, and is told.
     pub(super) wishes: (Sealer, Wishes),
+}
+
+/// All receivers by name; where none is named, the terminal is.
+fn receivers(plan: &mut Plan, surroundings: &Surroundings) -> Result<Receivers, ConnectError> {
+    if plan.notify.is_empty() {
+        plan.notify.push(("stdout".to_owned(), sink::Config::Stdout(sink::StdoutConfig {})));
+    }
+    let connect = |(name, config): &(String, sink::Config)| {
+        let sink = config.connect(name, &surroundings.clock);
+        Ok((name.clone(), sink.map_err(|source| ConnectError::Sink { name: name.clone(), source })?))
+    };
+    plan.notify.iter().map(connect).collect()
 }
 
 /// Who is told of what, and what of it not now.
@@ -122,16 +137,7 @@ impl Connected {
                 .map_err(|source| ConnectError::Source { name: name.clone(), source })?;
             sources.push((name.clone(), source));
         }
-        if plan.notify.is_empty() {
-            plan.notify.push(("stdout".to_owned(), sink::Config::Stdout(sink::StdoutConfig {})));
-        }
-        let mut receivers = Vec::new();
-        for (name, config) in &plan.notify {
-            let sink = config
-                .connect(name, &surroundings.clock)
-                .map_err(|source| ConnectError::Sink { name: name.clone(), source })?;
-            receivers.push((name.clone(), sink));
-        }
+        let mut receivers = receivers(&mut plan, &surroundings)?;
         let progress = Arc::new(Progress::default());
         if let Some(total) = sources.iter().map(|(_, source)| source.total_bytes()).sum::<Option<u64>>() {
             progress.expect_bytes(total);

@@ -5,6 +5,7 @@ use rustix::process::Signal;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::Duration;
 
 #[test]
@@ -33,6 +34,18 @@ fn check_prints_each_broken_pipeline_with_place_and_remedy() {
     assert!(checked >= 10, "only {checked} mistakes were checked");
 }
 
+/// A pipeline with a window over one column.
+fn shop(lines: &Path, schema: &Path, archive: &Path) -> String {
+    format!(
+        "pipeline: p\nsources: {{ in: {{ type: file, paths: [\"{}\"] }} }}\ndecode: {{ envelope: none, schema: {} }}\n\
+         windows:\n  - {{ name: w, kind: tumbling, size: 1m, where: total > 1, aggregate: {{ n: count(*) }} }}\n\
+         archive: {{ url: \"{}\" }}\nserver: {{ listen: \"${{HEADRIG_LISTEN}}\" }}\n",
+        lines.display(),
+        schema.display(),
+        archive.display()
+    )
+}
+
 #[test]
 fn a_schema_is_followed_from_version_to_version() {
     let folder = temporary();
@@ -43,17 +56,7 @@ fn a_schema_is_followed_from_version_to_version() {
     };
     let line = "{\"timestamp\":\"2026-05-06T05:00:00Z\",\"total\":7,\"customer\":\"c\"}\n";
     fs::write(&lines, line).unwrap();
-    let file = pipeline(
-        folder.path(),
-        &format!(
-            "pipeline: p\nsources: {{ in: {{ type: file, paths: [\"{}\"] }} }}\ndecode: {{ envelope: none, schema: {} }}\n\
-             windows:\n  - {{ name: w, kind: tumbling, size: 1m, where: total > 1, aggregate: {{ n: count(*) }} }}\n\
-             archive: {{ url: \"{}\" }}\nserver: {{ listen: \"${{HEADRIG_LISTEN}}\" }}\n",
-            lines.display(),
-            schema.display(),
-            archive.display()
-        ),
-    );
+    let file = pipeline(folder.path(), &shop(&lines, &schema, &archive));
     let check = |code: i32, parts: &[&str]| {
         let output = headrig().arg("check").arg(&file).output().unwrap();
         assert_exit(&output, code);

@@ -395,8 +395,12 @@ fn a_store_that_refuses_is_told_of_at_the_start() {
         says(&verified, 1, &[code, hint]);
     }
     // Who may look and not put hears of it before there are rows to store, and who may put and not remove.
-    for (method, action) in [("PUT", "cannot put "), ("DELETE", "cannot remove ")] {
-        store.proxy.set(move |request| (request.method == method).then_some(Fault::Refuse(403, "AccessDenied")));
+    for (removes, action) in [(false, "cannot put "), (true, "cannot remove ")] {
+        store.proxy.set(move |request| {
+            let removal = request.method == "DELETE" || request.target.ends_with("?delete");
+            let meant = if removes { removal } else { request.method == "PUT" };
+            meant.then_some(Fault::Refuse(403, "AccessDenied"))
+        });
         let hint = "let these credentials list, read, put, copy and delete";
         says(&run(&["check", "--connect"]), 78, &["pipeline.yaml:5:", action, hint]);
         says(&run(&["run"]), 1, &[action, hint]);

@@ -67,7 +67,9 @@ fn an_outage_of_the_server_is_bridged_and_the_gap_named() {
     server.kill();
     running.stderr_line(PATIENCE, |line| line.contains("interrupted") && line.contains("\"kind\":\"broken\""));
     running.stderr_line(PATIENCE, |line| line.contains("\"kind\":\"unreachable\"") && line.contains("nothing listens"));
-    std::thread::sleep(Duration::from_secs(5));
+    // `HEADRIG_OUTAGE` makes it longer, in seconds.
+    let outage = std::env::var("HEADRIG_OUTAGE").map_or(5, |seconds| seconds.parse().expect("a number"));
+    std::thread::sleep(Duration::from_secs(outage));
     server.start_again();
     running.stderr_line(PATIENCE, |line| line.contains("connected to NATS"));
     generate(1_000, 2, &subject);

@@ -63,7 +63,7 @@ impl Proxy {
             for client in listener.incoming() {
                 let (Some(plan), Ok(client)) = (shared.upgrade(), client) else { return };
                 // A connection that ends is one of the things that are tried here.
-                std::thread::spawn(move || drop(serve(client, server, &plan)));
+                std::thread::spawn(move || drop(serve(&client, server, &plan)));
             }
         });
         Self { port, plan }
@@ -89,6 +89,9 @@ impl Proxy {
     }
 }
 
+/// More than any answer here has, in bytes.
+const ANSWER: u64 = 1 << 30;
+
 impl Drop for Proxy {
     fn drop(&mut self) {
         *self.plan.lock().unwrap() = Box::new(|_| None);
@@ -98,14 +101,14 @@ impl Drop for Proxy {
     }
 }
 
-fn serve(client: TcpStream, server: u16, plan: &Mutex<Plan>) -> io::Result<()> {
-    let request = read(&mut BufReader::new(&client))?;
+fn serve(client: &TcpStream, server: u16, plan: &Mutex<Plan>) -> io::Result<()> {
+    let request = read(&mut BufReader::new(client))?;
     let fault = plan.lock().unwrap()(&request);
     match fault {
-        Some(Fault::Refuse(status, code)) => refuse(&client, &request, status, code),
+        Some(Fault::Refuse(status, code)) => refuse(client, &request, status, code),
         Some(Fault::Hang) => {
             // Until the client has enough of it.
-            (&client).read_to_end(&mut Vec::new()).map(drop)
+            io::copy(&mut (&mut &*client).take(ANSWER), &mut io::sink()).map(drop)
         }
         Some(Fault::CutRequest) => {
             let whole = [request.head.as_slice(), &request.body].concat();
@@ -116,12 +119,12 @@ fn serve(client: TcpStream, server: u16, plan: &Mutex<Plan>) -> io::Result<()> {
             let answer = pass_on(&request, server)?;
             match other {
                 Some(Fault::LoseReply) => {}
-                Some(Fault::CutReply) => (&client).write_all(&answer[..answer.len() / 2])?,
+                Some(Fault::CutReply) => (&mut &*client).write_all(&answer[..answer.len() / 2])?,
                 Some(Fault::Late(time)) => {
                     std::thread::sleep(time);
-                    (&client).write_all(&answer)?;
+                    (&mut &*client).write_all(&answer)?;
                 }
-                _ => (&client).write_all(&answer)?,
+                _ => (&mut &*client).write_all(&answer)?,
             }
             client.shutdown(Shutdown::Both)
         }
@@ -163,7 +166,7 @@ fn pass_on(request: &Request, server: u16) -> io::Result<Vec<u8>> {
     server.write_all(&request.head)?;
     server.write_all(&request.body)?;
     let mut answer = Vec::new();
-    server.read_to_end(&mut answer)?;
+    io::copy(&mut server.take(ANSWER), &mut answer)?;
     Ok(answer)
 }
 
